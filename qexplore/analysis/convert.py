@@ -1,0 +1,77 @@
+"""From a float model and a recipe to a Conversion, by mode: calibrate or train, then convert."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import pandas as pd
+import torch
+from torch import nn
+
+from qexplore.analysis.finetune import finetune
+from qexplore.batches import call
+from qexplore.calibrate import Calibration
+from qexplore.calibrate.graph import FloatGraph
+from qexplore.engines import Conversion, Engine
+from qexplore.engines.dynamic import convert_dynamic
+from qexplore.engines.fx import convert, prepare
+from qexplore.errors import QexploreError
+from qexplore.progress import Cancel, Report, cancellable, part, stop_if
+from qexplore.recipe import Recipe
+from qexplore.workload import Batch, Workload
+
+
+def convert_model(
+    workload: Workload,
+    model: nn.Module,
+    graph: FloatGraph | None,
+    recipe: Recipe,
+    engine: Engine,
+    guard: str,
+    calibration: Calibration,
+    batches: Sequence[Batch],
+    evaluate: Callable[[nn.Module], float],
+    report: Report,
+    cancel: Cancel,
+) -> tuple[Conversion, pd.DataFrame]:
+    """The conversion and, in QAT mode, the history of its training (empty otherwise).
+
+    Args:
+        model: a copy of the workload's model, in eval mode; left as it is.
+        graph: its trace; None only in dynamic mode.
+        guard: the overflow guard in force.
+        evaluate: measures a model with the workload's metric.
+
+    Raises:
+        QexploreError: NaN or infinite activations, nothing to quantize, or a layer the engine cannot take.
+    """
+    history = pd.DataFrame({"epoch": [], "loss": [], "metric": []})
+    if recipe.mode == "dynamic":
+        report("Converting to int8", 0.0)
+        conversion = convert_dynamic(model, recipe, engine, calibration)
+        calibration.require_finite([t.name for t in conversion.tensors if t.kind == "activation"])
+        return conversion, history
+    assert graph is not None
+    prepared = prepare(model, graph, recipe, engine, guard, batches[0])
+    if not prepared.groups.observers:
+        raise QexploreError("The recipe leaves nothing to quantize; quantize at least one layer.")
+    calibration.require_finite(prepared.groups.observed())
+    prepared.module.eval()
+    calibrating = part(report, 0.0, 0.1 if recipe.mode == "qat" else 0.9)
+    with torch.no_grad():
+        for position, batch in enumerate(batches):
+            stop_if(cancel)
+            calibrating(f"Observing, batch {position + 1} of {len(batches)}", position / len(batches))
+            call(prepared.module, batch)
+    if recipe.mode == "qat":
+        handle = cancellable(prepared.module, cancel)
+        history = finetune(workload, prepared.module, recipe.epochs, evaluate, part(report, 0.1, 0.95), cancel)
+        handle.remove()
+    report("Converting to int8", 0.95)
+    try:
+        return convert(prepared), history
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise QexploreError(
+            f"Engine {engine.name!r} cannot convert this model: {str(error).splitlines()[0]}; "
+            "keep the layer float with a rule or choose another engine."
+        ) from error

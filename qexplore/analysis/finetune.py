@@ -1,0 +1,77 @@
+"""Quantization-aware training: the workload's own training, one epoch at a time, on a fake-quantized model."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import pandas as pd
+import torch
+from torch import nn
+
+from qexplore.engines.qat import for_evaluation, freeze
+from qexplore.errors import Cancelled, QexploreError
+from qexplore.progress import Cancel, Report, part, stop_if
+from qexplore.workload import Workload
+
+FROZEN_SHARE = 1 / 3
+
+
+def finetune(
+    workload: Workload,
+    module: nn.Module,
+    epochs: int,
+    evaluate: Callable[[nn.Module], float],
+    report: Report,
+    cancel: Cancel,
+) -> pd.DataFrame:
+    """Train a QAT-prepared `module` in place with the workload's `train`.
+
+    Ranges and BatchNorm statistics are frozen for the last third of the epochs (at least one, if there are two).
+
+    Args:
+        evaluate: measures a model with the workload's metric.
+
+    Returns:
+        one row per epoch, the first (epoch 0) before training: "epoch", "loss" (mean of what `train` reported, NaN
+        without a report) and "metric" of the fake-quantized model.
+
+    Raises:
+        QexploreError: `train` failed, or the training diverged to NaN.
+    """
+    rows = [{"epoch": 0, "loss": math.nan, "metric": evaluate(for_evaluation(module))}]
+    trained_freely = epochs - max(1, round(epochs * FROZEN_SHARE)) if epochs > 1 else epochs
+    for epoch in range(epochs):
+        if epoch == trained_freely:
+            freeze(module)
+        losses: list[float] = []
+        within = part(report, epoch / epochs, (epoch + 0.9) / epochs)
+        title = f"Training, epoch {epoch + 1} of {epochs}"
+
+        def progress(message: object = "", fraction: float = 0.0, **figures: float) -> None:
+            stop_if(cancel)
+            if "loss" in figures:
+                losses.append(float(figures["loss"]))  # noqa: B023  (called within this epoch only)
+            shown = f", loss {losses[-1]:.3g}" if losses else ""  # noqa: B023
+            within(f"{title}{shown}", float(fraction))  # noqa: B023
+
+        progress()
+        module.train()
+        _train(workload, module, progress)
+        if not all(bool(torch.isfinite(p).all()) for p in module.parameters()):
+            raise QexploreError(f"Training of {workload.name!r} diverged to NaN in epoch {epoch + 1}; lower its rate.")
+        report(f"Evaluating epoch {epoch + 1} of {epochs}", (epoch + 0.9) / epochs)
+        loss = sum(losses) / len(losses) if losses else math.nan
+        rows.append({"epoch": epoch + 1, "loss": loss, "metric": evaluate(for_evaluation(module))})
+    module.eval()
+    return pd.DataFrame(rows)
+
+
+def _train(workload: Workload, module: nn.Module, progress: Callable[..., None]) -> None:
+    assert workload.train is not None
+    try:
+        workload.train(module, 1, progress)
+    except (Cancelled, QexploreError):
+        raise
+    except Exception as error:
+        raise QexploreError(f"train of workload {workload.name!r} failed: {error}.") from error

@@ -1,0 +1,59 @@
+"""Bytes of a model: of its serialized file, and of each layer's tensors in it."""
+
+from __future__ import annotations
+
+import io
+import math
+from typing import Any
+
+import torch
+from torch import nn
+
+from qexplore.engines import QuantizedTensor
+
+
+def file_bytes(model: nn.Module) -> int:
+    """Length in bytes of the file that `torch.save(model.state_dict(), ...)` writes."""
+    buffer = io.BytesIO()
+    torch.save(model.state_dict(), buffer)
+    return buffer.tell()
+
+
+def layer_bytes(model: nn.Module, layers: list[str]) -> dict[str, int]:
+    """Bytes of the tensors in each layer's part of the state dict; what belongs to no layer is under "other".
+
+    A key belongs to the layer with the longest name that it starts with.
+    """
+    totals = dict.fromkeys([*layers, "other"], 0)
+    by_length = sorted(layers, key=len, reverse=True)
+    for key, value in model.state_dict().items():
+        owner = next((name for name in by_length if key.startswith(f"{name}.") or not name), "other")
+        totals[owner] += _value_bytes(value)
+    return totals
+
+
+def packed_bytes(model: nn.Module, tensors: list[QuantizedTensor]) -> int:
+    """Bytes the model would take with its quantized weights packed to their bits (a scale and a zero_point each).
+
+    For models that are only simulated: there are no kernels below 8 bits, so nothing can be saved and measured.
+    """
+    total = sum(_value_bytes(value) for value in model.state_dict().values())
+    for t in tensors:
+        if t.weight is not None:
+            total += math.ceil(t.weight.numel() * t.bits / 8) + 8 * t.scale.numel() - 4 * t.weight.numel()
+    return total
+
+
+def _value_bytes(value: Any) -> int:
+    """Bytes of the tensors in a state dict entry, packed parameters of quantized layers included."""
+    if isinstance(value, torch.Tensor):
+        own = value.numel() * value.element_size()
+        if not value.is_quantized:
+            return own
+        per_channel = value.qscheme() in (torch.per_channel_affine, torch.per_channel_symmetric)
+        return own + (value.q_per_channel_scales().numel() * 16 if per_channel else 16)
+    if isinstance(value, list | tuple):
+        return sum(_value_bytes(entry) for entry in value)
+    if isinstance(value, torch.ScriptObject):
+        return _value_bytes(value.__getstate__())
+    return 0

@@ -1,0 +1,72 @@
+"""Latency of the float and the int8 model, measured in alternation so that both meet the same machine."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+from torch.utils.benchmark import Timer
+
+from qexplore.batches import batch_size, call
+from qexplore.progress import Cancel, Report, no_report, stop_if
+from qexplore.workload import Batch
+
+ROUNDS = (7, 25)
+ROUND_SECONDS = 0.02
+TOTAL_SECONDS = 1.5
+WARM_UPS = 3
+
+
+def benchmark(
+    float_model: nn.Module,
+    int8_model: nn.Module,
+    inputs: Batch,
+    rounds: int | None = None,
+    progress: Report = no_report,
+    cancel: Cancel = None,
+) -> dict[str, Any]:
+    """Time both models on the same inputs with `torch.utils.benchmark`, in alternating rounds after warm-ups.
+
+    Args:
+        inputs: one batch.
+        rounds: how often each model is timed; by default as often as 1.5 s allow, 7 to 25 times. A round
+            repeats the model for about 0.02 s.
+
+    Returns:
+        `float_ms`, `int8_ms`: median milliseconds a batch; `speedup`: median of the rounds' own ratios
+        float / int8, with their quartiles `speedup_low` and `speedup_high`; `float_times`, `int8_times`: the rounds,
+        in milliseconds; `batch`, `threads`, `rounds`.
+    """
+    threads = torch.get_num_threads()
+    timers = [
+        Timer("run(model, inputs)", globals={"run": call, "model": model, "inputs": inputs}, num_threads=threads)
+        for model in (float_model, int8_model)
+    ]
+    times: list[list[float]] = [[], []]
+    with torch.no_grad():
+        once = [timer.timeit(WARM_UPS).mean for timer in timers]
+        repeats = [max(1, round(ROUND_SECONDS / seconds)) for seconds in once]
+        if rounds is None:
+            a_round = sum(seconds * repeat for seconds, repeat in zip(once, repeats, strict=True))
+            rounds = min(max(round(TOTAL_SECONDS / a_round), ROUNDS[0]), ROUNDS[1])
+        for position in range(rounds):
+            stop_if(cancel)
+            for timer, repeat, series in zip(timers, repeats, times, strict=True):
+                series.append(timer.timeit(repeat).mean * 1e3)
+            progress(f"Timing, round {position + 1} of {rounds}", (position + 1) / rounds)
+    ratios = np.array(times[0]) / np.array(times[1])
+    low, middle, high = np.quantile(ratios, [0.25, 0.5, 0.75])
+    return {
+        "float_ms": float(np.median(times[0])),
+        "int8_ms": float(np.median(times[1])),
+        "speedup": float(middle),
+        "speedup_low": float(low),
+        "speedup_high": float(high),
+        "float_times": times[0],
+        "int8_times": times[1],
+        "batch": batch_size(inputs),
+        "threads": threads,
+        "rounds": rounds,
+    }

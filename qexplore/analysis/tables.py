@@ -1,0 +1,128 @@
+"""The tables of a run: a row per quantized tensor, and a row per layer."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+
+from qexplore.analysis.compare import Comparison
+from qexplore.calibrate import TensorStats
+from qexplore.engines import Conversion, QuantizedTensor
+from qexplore.numerics.errors import ErrorMeter
+
+BINS = 256
+
+
+@dataclass(frozen=True)
+class Histogram:
+    """Counts of a tensor's float values in equal bins from `lo` to `hi`."""
+
+    lo: float
+    hi: float
+    counts: list[float]
+
+
+def tensor_table(conversion: Conversion, comparison: Comparison, stats: dict[str, TensorStats]) -> pd.DataFrame:
+    """A row per quantized tensor.
+
+    Columns: name, kind ("activation" | "weight"), layer, observer, bits, lo and hi (the smallest and largest value
+    the codes can stand for), scale, zero_point, quant_min, quant_max, observed_min and observed_max (of the
+    float values), sqnr_db, mse, clipped (share of values beyond the range). Cells of a weight that is quantized
+    per channel hold tuples in lo, hi, scale and zero_point; observed_min and observed_max of a weight always do.
+    """
+    return pd.DataFrame([_tensor_row(t, comparison, stats.get(t.name)) for t in conversion.tensors])
+
+
+def _tensor_row(t: QuantizedTensor, comparison: Comparison, stats: TensorStats | None) -> dict[str, Any]:
+    lo, hi = t.grid()
+    if t.weight is not None:
+        meter, values = ErrorMeter(), t.weight.numel()
+        meter.add(t.weight, t.fake_quantize(t.weight))
+        clipped = t.clipped(t.weight)
+        channels = t.weight.transpose(0, t.axis or 0).flatten(1)
+        observed: tuple[Any, Any] = tuple(channels.amin(1).tolist()), tuple(channels.amax(1).tolist())
+    else:
+        meter, values, clipped = comparison.tensors[t.name], comparison.values[t.name], comparison.clipped[t.name]
+        observed = (stats.lo, stats.hi) if stats else (math.nan, math.nan)
+    return {
+        "name": t.name,
+        "kind": t.kind,
+        "layer": t.layer,
+        "observer": t.observer,
+        "bits": t.bits,
+        "lo": _cell(lo, t),
+        "hi": _cell(hi, t),
+        "scale": _cell(t.scale, t),
+        "zero_point": _cell(t.zero_point, t),
+        "quant_min": t.quant_min,
+        "quant_max": t.quant_max,
+        "observed_min": observed[0],
+        "observed_max": observed[1],
+        "sqnr_db": meter.sqnr_db,
+        "mse": meter.mse,
+        "clipped": clipped / values if values else math.nan,
+    }
+
+
+def _cell(values: torch.Tensor, t: QuantizedTensor) -> Any:
+    return values.item() if t.axis is None else tuple(values.tolist())
+
+
+def layer_table(
+    conversion: Conversion,
+    comparison: Comparison,
+    tensors: pd.DataFrame,
+    float_bytes: dict[str, int],
+    int8_bytes: dict[str, int] | None,
+) -> pd.DataFrame:
+    """A row per layer, indexed by layer name, in the order the model computes them.
+
+    Columns: kind, output (name of its tensor), quantized; sqnr_db, mse, max_error, cosine of the layer's output in
+    the whole quantized model against float on the same inputs (the int8 model; where there is none, the
+    simulation); simulated_sqnr_db; scale, zero_point, lo, hi, clipped of its output; weight_sqnr_db of its weight
+    alone (the lowest, where it has several); float_bytes, int8_bytes of its tensors.
+    """
+    measured = comparison.layers.get("int8", comparison.layers["simulated"])
+    activations = tensors[tensors.kind == "activation"].set_index("layer")
+    weights = tensors[tensors.kind == "weight"].groupby("layer").sqnr_db.min()
+    rows = []
+    for layer in conversion.layers:
+        error = measured.get(layer.name, ErrorMeter())
+        row: dict[str, Any] = {
+            "layer": layer.name,
+            "kind": layer.kind,
+            "output": layer.output,
+            "quantized": layer.quantized,
+            "sqnr_db": error.sqnr_db if error.count else math.nan,
+            "mse": error.mse,
+            "max_error": error.max_error if error.count else math.nan,
+            "cosine": error.cosine if error.count else math.nan,
+            "simulated_sqnr_db": comparison.layers["simulated"][layer.name].sqnr_db,
+        }
+        for column in ("scale", "zero_point", "lo", "hi", "clipped"):
+            row[column] = activations[column].get(layer.name, math.nan)
+        row["weight_sqnr_db"] = weights.get(layer.name, math.nan)
+        row["float_bytes"] = float_bytes.get(layer.name, 0)
+        row["int8_bytes"] = math.nan if int8_bytes is None else int8_bytes.get(layer.name, 0)
+        rows.append(row)
+    return pd.DataFrame(rows).set_index("layer")
+
+
+def histograms(conversion: Conversion, stats: dict[str, TensorStats]) -> dict[str, Histogram]:
+    """A histogram for each quantized tensor, by "kind:name"."""
+    made = {}
+    for t in conversion.tensors:
+        if t.weight is not None:
+            values, weights = t.weight.flatten().double().numpy(), None
+        elif t.name in stats:
+            values, weights = stats[t.name].weighted_sample()
+        else:
+            continue
+        counts, edges = np.histogram(values, BINS, weights=weights)
+        made[f"{t.kind}:{t.name}"] = Histogram(float(edges[0]), float(edges[-1]), counts.tolist())
+    return made

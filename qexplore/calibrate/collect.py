@@ -1,0 +1,122 @@
+"""One pass of the float model over the calibration data, keeping statistics of every tensor."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from qexplore.batches import call, checked, first_tensor, positional
+from qexplore.calibrate.graph import Recorder, UntraceableError, trace
+from qexplore.calibrate.stats import TensorStats, measure
+from qexplore.errors import QexploreError
+from qexplore.progress import Cancel, Report, no_report, stop_if
+from qexplore.workload import Batch, Workload
+
+COUNTED = 1 << 16
+Take = Callable[[str, object], None]
+READS_INPUT = (nn.Linear, nn.LSTM, nn.GRU)
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """What one pass over the calibration data kept.
+
+    Attributes:
+        workload: the workload that was run.
+        stats: statistics by tensor name, in the order the model computes them.
+        inputs: name of the tensor that each Linear, LSTM and GRU reads, by layer name.
+    """
+
+    workload: Workload
+    stats: dict[str, TensorStats]
+    inputs: dict[str, str]
+
+    def require_finite(self, names: list[str]) -> None:
+        """Refuse tensors with NaN or infinite values.
+
+        Raises:
+            QexploreError: naming the first such tensor in the order the model computes them.
+        """
+        for name, stats in self.stats.items():
+            if name in names and stats.nonfinite:
+                raise QexploreError(
+                    f"Layer {name!r} gives {stats.nonfinite} NaN or infinite values on the calibration data of "
+                    f"{self.workload.name!r}; mend the data or the layer, or keep the layer float with a rule."
+                )
+
+
+def calibrate(
+    workload: Workload, exact: bool = False, progress: Report = no_report, cancel: Cancel = None
+) -> Calibration:
+    """Run the float model once over the calibration data and keep statistics of every float tensor.
+
+    Args:
+        exact: count every value. Otherwise a tensor with more than 65536 elements a batch is counted on an
+            evenly strided subset; minimum and maximum are exact either way.
+        progress: `progress(message, fraction)`, called after each batch.
+        cancel: a `threading.Event`; once set, the work stops with `Cancelled`.
+
+    Raises:
+        QexploreError: the calibration is empty or holds something else than tensors.
+    """
+    model = copy.deepcopy(workload.model).eval()
+    stats: dict[str, TensorStats] = {}
+
+    def take(name: str, value: object) -> None:
+        tensor = first_tensor(value)
+        if tensor is None or not tensor.is_floating_point() or not tensor.numel():
+            return
+        new = measure(tensor, None if exact else COUNTED)
+        stats[name] = stats[name].merge(new) if name in stats else new
+
+    run, inputs = _runner(model, take)
+    batches = list(workload.calibration)
+    with torch.no_grad():
+        for position, batch in enumerate(checked(batches, workload.name)):
+            stop_if(cancel)
+            run(batch)
+            progress(f"Calibration batch {position + 1} of {len(batches)}", (position + 1) / len(batches))
+    return Calibration(workload, stats, inputs)
+
+
+def _runner(
+    model: nn.Module, take: Take
+) -> tuple[Callable[[Batch], object], dict[str, str]]:
+    """A function that runs one batch and hands every tensor to `take`, and the tensor each layer reads."""
+    try:
+        graph = trace(model)
+    except UntraceableError:
+        return _hooked(model, take)
+    inputs = {
+        graph.names[node.name]: graph.names[graph.source(node.all_input_nodes[0]).name]
+        for node in graph.module.graph.nodes
+        if node.op == "call_module" and isinstance(model.get_submodule(str(node.target)), READS_INPUT)
+    }
+    recorder = Recorder(graph.module, set(graph.names), lambda node, value: take(graph.names[node], value))
+    return (lambda batch: recorder.run(*positional(model, batch))), inputs
+
+
+def _hooked(
+    model: nn.Module, take: Take
+) -> tuple[Callable[[Batch], object], dict[str, str]]:
+    """The same by module hooks, for a model that torch.fx cannot trace: leaf modules' outputs, and what
+    Linear, LSTM and GRU read, under the name `<layer>.input`."""
+    inputs = {}
+
+    def reads(name: str) -> Callable[..., None]:
+        return lambda module, args: take(name, args)
+
+    def gives(name: str) -> Callable[..., None]:
+        return lambda module, args, output: take(name, output)
+
+    for name, module in model.named_modules():
+        if isinstance(module, READS_INPUT):
+            inputs[name] = f"{name}.input"
+            module.register_forward_pre_hook(reads(inputs[name]))
+        if name and not list(module.children()):
+            module.register_forward_hook(gives(name))
+    return (lambda batch: call(model, batch)), inputs

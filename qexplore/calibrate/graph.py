@@ -1,0 +1,141 @@
+"""The float model as a graph, with one name for each tensor: the module path that produces it."""
+
+from __future__ import annotations
+
+import operator
+import traceback
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import fx, nn
+
+from qexplore.errors import QexploreError
+
+
+@dataclass(frozen=True)
+class FloatGraph:
+    """A traced model and the names of its tensors.
+
+    Attributes:
+        module: the traced model; it shares its parameters with the model it was traced from.
+        names: tensor name by graph node name. A module's output has the module's path (`layer1.0.conv1`, from
+            the second use on `layer1.0.relu_1`), a function's the path of the module that calls it and the
+            function's name (`layer1.0.add`); inputs are `input`, `input_1`, ...
+    """
+
+    module: fx.GraphModule
+    names: dict[str, str]
+
+    def source(self, node: fx.Node) -> fx.Node:
+        """The node that `node`'s tensor comes from, looking through `output[0]` and attribute reads."""
+        while node.name not in self.names and node.all_input_nodes:
+            node = node.all_input_nodes[0]
+        return node
+
+
+GIVES_TUPLE = (nn.RNNBase, nn.MultiheadAttention)
+
+
+class UntraceableError(QexploreError):
+    """torch.fx cannot trace the model."""
+
+
+class _Tracer(fx.Tracer):
+    """Remembers which module it is in, so that a failure can be placed."""
+
+    inside = ""
+
+    def call_module(self, m: nn.Module, forward: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        outer, self.inside = self.inside, self.path_of_module(m)
+        result = super().call_module(m, forward, args, kwargs)
+        self.inside = outer
+        return result
+
+
+def trace(model: nn.Module) -> FloatGraph:
+    """Trace `model` with torch.fx, with the same leaf modules as torch.ao's FX graph mode.
+
+    Raises:
+        UntraceableError: the forward pass depends on values; the message names the module and the line.
+    """
+    tracer = _Tracer()
+    try:
+        graph = tracer.trace(model)
+    except Exception as error:
+        raise UntraceableError(_place(error, model, tracer.inside)) from error
+    tuples = {name for name, module in model.named_modules() if isinstance(module, GIVES_TUPLE)}
+    return FloatGraph(fx.GraphModule(model, graph), _names(graph, tuples))
+
+
+def _names(graph: fx.Graph, tuples: set[str]) -> dict[str, str]:
+    names: dict[str, str] = {}
+    used: set[str] = set()
+    for node in graph.nodes:
+        if node.op in ("output", "get_attr"):
+            continue
+        if node.target is operator.getitem and node.args[0].target in tuples and node.args[1] == 0:
+            continue  # `lstm(x)[0]` is the tensor `lstm`
+        if node.op == "placeholder":
+            wanted = "input"
+        elif node.op == "call_module":
+            wanted = str(node.target)
+        else:
+            wanted = ".".join(part for part in (scope(node), _function_name(node)) if part)
+        name, number = wanted, 0
+        while name in used:
+            number += 1
+            name = f"{wanted}_{number}"
+        used.add(name)
+        names[node.name] = name
+    return names
+
+
+def scope(node: fx.Node) -> str:
+    """Path of the module whose forward calls this function node ("" for the model itself)."""
+    stack = node.meta.get("nn_module_stack") or {}
+    paths = [entry[0] for entry in stack.values()]
+    return paths[-1] if paths else ""
+
+
+def _function_name(node: fx.Node) -> str:
+    return str(node.target if isinstance(node.target, str) else getattr(node.target, "__name__", node.name))
+
+
+def _place(error: Exception, model: nn.Module, inside: str) -> str:
+    """Where in the user's code tracing failed, as one sentence with a way out."""
+    own = [f for f in traceback.extract_tb(error.__traceback__) if "/torch/" not in f.filename.replace("\\", "/")]
+    own = [f for f in own if not f.filename.replace("\\", "/").endswith("qexplore/calibrate/graph.py")]
+    where = f"module {inside!r}" if inside else f"the forward of {type(model).__name__}"
+    line = f", line {own[-1].lineno}: `{own[-1].line}`" if own else ""
+    reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+    return (
+        f"torch.fx cannot trace {where}{line} ({reason}); "
+        "use mode 'dynamic', which needs no tracing, or make this step independent of the data."
+    )
+
+
+def layer_names(model: nn.Module, graph: FloatGraph | None) -> list[str]:
+    """Every name a rule's pattern may match: all modules and, where traced, all function calls."""
+    names = [name for name, _ in model.named_modules() if name]
+    return names + [name for name in (graph.names.values() if graph else ()) if name not in names]
+
+
+class Recorder(fx.Interpreter):
+    """Runs a graph and hands the output of chosen nodes to `take(node name, output)` as it goes.
+
+    Args:
+        module: the graph to run.
+        wanted: names of the nodes whose output is taken.
+        take: called during the run, so that no output has to be kept.
+    """
+
+    def __init__(self, module: fx.GraphModule, wanted: set[str], take: Any) -> None:
+        super().__init__(module)
+        self.wanted, self.take = wanted, take
+
+    def run_node(self, n: fx.Node) -> Any:
+        value = super().run_node(n)
+        if n.name in self.wanted:
+            self.take(n.name, value)
+        return value

@@ -1,0 +1,134 @@
+"""What is kept of a tensor that passed by: exact extremes and moments, exact counts, a few raw values."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+BUCKETS = 8192
+SAMPLES = 32768
+
+
+@dataclass(frozen=True)
+class TensorStats:
+    """Statistics of one tensor over batches; two of them merge into those of all the batches together.
+
+    Attributes:
+        count: number of finite values seen.
+        nonfinite: number of NaN and infinite values seen.
+        batch_lo, batch_hi: float32 [batches], exact minimum and maximum of each batch, in order.
+        total, squares: sums of the values and of their squares (float64).
+        buckets: int64 [8192], exact counts by the top 13 bits of the float32 pattern (sign, exponent, 4 mantissa
+            bits): no range is needed beforehand, and counts of batches add up.
+        samples: one float32 array of raw values a batch, evenly strided; thinned by two whenever the
+            number of batches doubles, so that all together stay below 32768.
+    """
+
+    count: int
+    nonfinite: int
+    batch_lo: torch.Tensor
+    batch_hi: torch.Tensor
+    total: float
+    squares: float
+    buckets: torch.Tensor
+    samples: tuple[torch.Tensor, ...]
+
+    @property
+    def lo(self) -> float:
+        """Smallest value seen."""
+        return float(self.batch_lo.min())
+
+    @property
+    def hi(self) -> float:
+        """Largest value seen."""
+        return float(self.batch_hi.max())
+
+    @property
+    def mean(self) -> float:
+        """Mean of all values."""
+        return self.total / max(self.count, 1)
+
+    @property
+    def variance(self) -> float:
+        """Variance of all values (divided by the count)."""
+        return max(self.squares / max(self.count, 1) - self.mean**2, 0.0)
+
+    def merge(self, later: TensorStats) -> TensorStats:
+        """Statistics of the batches of both, `self`'s first."""
+        samples = _thin(self.samples + later.samples)
+        return TensorStats(
+            self.count + later.count,
+            self.nonfinite + later.nonfinite,
+            torch.cat([self.batch_lo, later.batch_lo]),
+            torch.cat([self.batch_hi, later.batch_hi]),
+            self.total + later.total,
+            self.squares + later.squares,
+            self.buckets + later.buckets,
+            samples,
+        )
+
+    def weighted_sample(self) -> tuple[np.ndarray, np.ndarray]:
+        """Values and weights that stand for all values: a sample weighs its bucket's count over the bucket's
+        samples; a bucket without a sample is one value, its middle. Weights add up to `count`."""
+        values = torch.cat(self.samples) if self.samples else torch.empty(0)
+        held = torch.bincount(bucket_of(values), minlength=BUCKETS)
+        weights = (self.buckets.double() / held.clamp(min=1))[bucket_of(values)]
+        missing = torch.nonzero((self.buckets > 0) & (held == 0)).flatten()
+        centres = _bucket_centre(missing).clamp(self.lo, self.hi)
+        return (
+            torch.cat([values, centres]).double().numpy(),
+            torch.cat([weights, self.buckets[missing].double()]).numpy(),
+        )
+
+
+def measure(x: torch.Tensor, limit: int | None = None) -> TensorStats:
+    """Statistics of one batch of a tensor; non-finite values are counted and left out of the rest.
+
+    Args:
+        limit: with more elements than this, only an evenly strided subset of about so many is counted into
+            everything but minimum, maximum and the search for non-finite values, which stay exact.
+    """
+    x = x.detach().float().flatten()
+    lo, hi = torch.aminmax(x)
+    nonfinite = 0
+    if not (torch.isfinite(lo) and torch.isfinite(hi)):
+        finite = torch.isfinite(x)
+        nonfinite = int((~finite).sum())
+        x = x[finite] if nonfinite < x.numel() else torch.zeros(1)
+        lo, hi = torch.aminmax(x)
+    if limit is not None and x.numel() > limit:
+        x = x[:: x.numel() // limit | 1]  # an odd stride does not lock in step with rows and channels
+    wide = x.double()
+    return TensorStats(
+        x.numel(),
+        nonfinite,
+        lo.reshape(1),
+        hi.reshape(1),
+        float(wide.sum()),
+        float(wide.dot(wide)),
+        torch.bincount(bucket_of(x), minlength=BUCKETS),
+        (x[:: -(-x.numel() // SAMPLES)].clone(),),
+    )
+
+
+def bucket_of(x: torch.Tensor) -> torch.Tensor:
+    """Bucket of each value (int64): the top 13 bits of its float32 pattern, moved to 0..8191."""
+    return (x.contiguous().view(torch.int32) >> 19).long() + BUCKETS // 2
+
+
+def _bucket_centre(bucket: torch.Tensor) -> torch.Tensor:
+    """The value in the middle of each bucket."""
+    return (((bucket - BUCKETS // 2) << 19) + (1 << 18)).to(torch.int32).view(torch.float32)
+
+
+def _thin(samples: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
+    """Each batch's sample cut to its share: SAMPLES over the number of batches rounded up to a power of two."""
+    share = max(SAMPLES >> (len(samples) - 1).bit_length(), 1)
+    return tuple(s[:: _power_of_two(-(-s.numel() // share))] for s in samples)
+
+
+def _power_of_two(n: int) -> int:
+    """Smallest power of two that is at least n, so that thinning twice equals thinning once."""
+    return 1 << max(n - 1, 0).bit_length()

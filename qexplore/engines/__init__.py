@@ -1,0 +1,17 @@
+"""The only part that knows torch.ao: what quantizes a model, and what each engine can do."""
+
+from qexplore.engines.conversion import Conversion, Layer, Probe, QuantizedTensor
+from qexplore.engines.engine import ENGINES, Engine, resolve_engine, resolve_guard
+from qexplore.engines.observers import OBSERVERS
+
+__all__ = [
+    "ENGINES",
+    "OBSERVERS",
+    "Conversion",
+    "Engine",
+    "Layer",
+    "Probe",
+    "QuantizedTensor",
+    "resolve_engine",
+    "resolve_guard",
+]

@@ -1,0 +1,143 @@
+"""Dynamic quantization through torch.ao's eager mode: int8 weights, activations quantized at run time."""
+
+from __future__ import annotations
+
+import copy
+
+import torch
+from torch import nn
+from torch.ao.quantization import QConfig, default_dynamic_qconfig, quantize_dynamic
+
+from qexplore.calibrate.collect import READS_INPUT, Calibration
+from qexplore.engines.conversion import Conversion, Layer, Probe, QuantizedTensor
+from qexplore.engines.dynamic_simulated import DynamicLinear, DynamicRNN
+from qexplore.engines.engine import Engine, using
+from qexplore.engines.observers import torch_observer
+from qexplore.errors import QexploreError
+from qexplore.numerics.affine import code_range, qparams
+from qexplore.recipe import Recipe, TensorSpec
+
+
+def dynamic_layers(model: nn.Module, recipe: Recipe) -> dict[str, TensorSpec]:
+    """Weight spec of each layer that dynamic mode quantizes, by layer name.
+
+    Raises:
+        QexploreError: the model has no Linear, LSTM or GRU, or the rules keep all of them float.
+    """
+    layers = [name for name, module in model.named_modules() if type(module) in READS_INPUT]
+    if not layers:
+        raise QexploreError(
+            "Dynamic mode quantizes Linear, LSTM and GRU layers and this model has none; use mode 'static' or 'qat'."
+        )
+    specs = {name: specs[1] for name in layers if (specs := recipe.specs_for(name))}
+    if not specs:
+        raise QexploreError("The rules keep every Linear, LSTM and GRU float, so nothing is left to quantize.")
+    return specs
+
+
+def convert_dynamic(model: nn.Module, recipe: Recipe, engine: Engine, calibration: Calibration) -> Conversion:
+    """The dynamically quantized model and its simulation.
+
+    Args:
+        model: the float model in eval mode; not modified.
+        calibration: only for the activation ranges in the tables; the model reads its own at run time.
+    """
+    specs = dynamic_layers(model, recipe)
+    int8 = None
+    if recipe.bits == 8:
+        with using(engine.name):
+            int8 = quantize_dynamic(model, {name: _qconfig(spec) for name, spec in specs.items()})
+    quant_max = engine.dynamic_codes if recipe.activation.bits == 8 else code_range(recipe.activation.bits, False)[1]
+    simulated = copy.deepcopy(model)
+    tensors: list[QuantizedTensor] = []
+    for name, spec in specs.items():
+        if calibration.inputs.get(name) not in [t.name for t in tensors]:
+            tensors += _activation(name, recipe, quant_max, calibration)
+        module = simulated.get_submodule(name)
+        weights = _quantized_weights(name, module, spec)
+        tensors += weights
+        with torch.no_grad():
+            for tensor, parameter in zip(weights, _weights(module).values(), strict=True):
+                parameter.copy_(tensor.fake_quantize(parameter))
+        stand_in = DynamicLinear if isinstance(module, nn.Linear) else DynamicRNN
+        simulated = _replaced(simulated, name, stand_in(module, quant_max))
+    layers = [
+        Layer(name, type(module).__name__, name, name in specs)
+        for name, module in model.named_modules()
+        if type(module) in READS_INPUT
+    ]
+    models = {"float": model, "simulated": simulated} | ({"int8": int8} if int8 is not None else {})
+    outputs = {layer.name: (layer.name,) for layer in layers}
+    reads = {t.layer: (f"tensor:{t.name}",) for t in tensors if t.kind == "activation"}
+    probes = {kind: Probe(m, outputs, False, reads if kind == "float" else {}) for kind, m in models.items()}
+    return Conversion(int8, simulated, tuple(tensors), tuple(layers), probes)
+
+
+def _qconfig(spec: TensorSpec) -> QConfig:
+    observer, arguments = torch_observer(spec, "weight", "none")
+    return QConfig(default_dynamic_qconfig.activation, observer.with_args(**arguments))
+
+
+def _weights(module: nn.Module) -> dict[str, nn.Parameter]:
+    """The quantized weights of a layer by parameter name."""
+    return {name: p for name, p in module.named_parameters(recurse=False) if name.startswith("weight")}
+
+
+def _quantized_weights(layer: str, module: nn.Module, spec: TensorSpec) -> list[QuantizedTensor]:
+    rows = []
+    for name, parameter in _weights(module).items():
+        observer, arguments = torch_observer(spec, "weight", "none")
+        observed = observer(**arguments)
+        observed(parameter.detach())
+        scale, zero_point = observed.calculate_qparams()
+        rows.append(
+            QuantizedTensor(
+                name=layer if name == "weight" else f"{layer}.{name}",
+                kind="weight",
+                layer=layer,
+                scale=scale.reshape(-1),
+                zero_point=zero_point.reshape(-1),
+                quant_min=arguments["quant_min"],
+                quant_max=arguments["quant_max"],
+                bits=spec.bits,
+                axis=0 if spec.per_channel else None,
+                observer=spec.observer,
+                weight=parameter.detach().clone(),
+            )
+        )
+    return rows
+
+
+def _activation(layer: str, recipe: Recipe, quant_max: int, calibration: Calibration) -> list[QuantizedTensor]:
+    """The range of what the layer reads, as seen over the calibration; empty where it was not reached."""
+    name = calibration.inputs.get(layer)
+    if name is None or name not in calibration.stats:
+        return []
+    stats = calibration.stats[name]
+    scale, zero_point = qparams(torch.tensor([stats.lo]), torch.tensor([stats.hi]), 0, quant_max, symmetric=False)
+    return [
+        QuantizedTensor(
+            name=name,
+            kind="activation",
+            layer=layer,
+            scale=scale,
+            zero_point=zero_point,
+            quant_min=0,
+            quant_max=quant_max,
+            bits=recipe.activation.bits,
+            axis=None,
+            observer="run time",
+            at_run_time=True,
+        )
+    ]
+
+
+def _replaced(model: nn.Module, name: str, module: nn.Module) -> nn.Module:
+    """`model` with the module at `name` replaced; a model that is itself that layer is replaced whole."""
+    if not name:
+        return module
+    parent, _, child = name.rpartition(".")
+    setattr(model.get_submodule(parent), child, module)
+    return model
+
+

@@ -1,0 +1,114 @@
+"""The engines by name, what each can do, and whether this CPU needs an overflow guard with it."""
+
+from __future__ import annotations
+
+import functools
+import platform
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+
+from qexplore.errors import QexploreError
+from qexplore.recipe import Recipe
+from qexplore.registry import Registry
+
+
+@dataclass(frozen=True)
+class Engine:
+    """A set of int8 kernels.
+
+    Attributes:
+        name: as `torch.backends.quantized.engine` has it.
+        description: one line for the explorer.
+        affine_weights: whether weights may have a zero_point other than 0.
+        dynamic_codes: largest activation code of its dynamic kernels (127 where they keep to 7 bits).
+    """
+
+    name: str
+    description: str
+    affine_weights: bool
+    dynamic_codes: int
+
+
+ENGINES: Registry[Engine] = Registry("engine")
+
+for _engine in (
+    Engine("x86", "oneDNN or FBGEMM, whichever is faster for the layer", True, 127),
+    Engine("fbgemm", "Meta's kernels for servers", True, 127),
+    Engine("onednn", "Intel's kernels; symmetric weights only", False, 127),
+    Engine("qnnpack", "kernels for ARM and phones", True, 255),
+):
+    ENGINES.register(_engine.name)(_engine)
+
+
+def supported_engines() -> list[str]:
+    """Names of the engines this build of PyTorch has."""
+    return [name for name in ENGINES if name in torch.backends.quantized.supported_engines]
+
+
+def resolve_engine(recipe: Recipe) -> Engine:
+    """The engine the recipe asks for, or for "auto" the best one on this CPU.
+
+    Raises:
+        QexploreError: no such engine, this PyTorch lacks it, or it cannot do what the recipe asks for.
+    """
+    here = supported_engines()
+    if recipe.engine == "auto":
+        arm = platform.machine().lower() in ("arm64", "aarch64")
+        preferred = [name for name in (("qnnpack", "onednn") if arm else ("x86", "fbgemm", "onednn")) if name in here]
+        if not preferred:
+            raise QexploreError("This PyTorch has no quantized engine for this CPU; install an official build.")
+        return ENGINES[preferred[0]]
+    engine = ENGINES[recipe.engine]
+    if engine.name not in here:
+        raise QexploreError(f"This PyTorch lacks engine {engine.name!r}: choose one of {', '.join(here)}.")
+    weights = [recipe.weight] + [rule.weight for rule in recipe.rules if rule.weight]
+    if not engine.affine_weights and recipe.bits == 8 and not all(w.symmetric for w in weights):
+        raise QexploreError(
+            f"Engine {engine.name!r} takes symmetric weights only; set symmetric weights or another engine."
+        )
+    return engine
+
+
+def resolve_guard(recipe: Recipe, engine: Engine) -> str:
+    """The overflow guard in force: the recipe's, or for "auto" the one this CPU needs.
+
+    Dynamic kernels keep activations to 7 bits where it matters, so no guard is needed there.
+    """
+    if recipe.mode == "dynamic" or recipe.bits < 8 and recipe.overflow_guard == "auto":
+        return "none"
+    if recipe.overflow_guard != "auto":
+        return recipe.overflow_guard
+    return "weights" if saturates(engine.name) else "none"
+
+
+@functools.cache
+def saturates(engine: str) -> bool:
+    """Whether 8-bit products overflow 16-bit sums in this engine's kernels on this CPU, found by trying.
+
+    CPUs without VNNI add pairs of products in 16 bits (`vpmaddubsw`): 2 * 255 * 127 does not fit.
+    """
+    x = torch.quantize_per_tensor(torch.full((4, 64), 255.0), 1.0, 0, torch.quint8)
+    weight = torch.quantize_per_tensor(torch.full((16, 64), 127.0), 1.0, 0, torch.qint8)
+    with using(engine):
+        packed = torch.ops.quantized.linear_prepack(weight, None)
+        scale = 64 * 255 * 127 / 200
+        result = torch.ops.quantized.linear(x, packed, scale, 0)
+    return bool((result.int_repr() < 199).any())
+
+
+@contextmanager
+def using(engine: str) -> Iterator[None]:
+    """Make `engine` the current one, silence torch.ao's deprecation and reduce_range warnings, and undo both."""
+    before = torch.backends.quantized.engine
+    with warnings.catch_warnings():
+        for message in (".*deprecated.*", ".*reduce_range.*", ".*must run observer.*", ".*TypedStorage.*"):
+            warnings.filterwarnings("ignore", message=message)
+        torch.backends.quantized.engine = engine
+        try:
+            yield
+        finally:
+            torch.backends.quantized.engine = before

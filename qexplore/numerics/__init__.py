@@ -1,0 +1,1 @@
+"""Numbers of quantization: the affine mapping and the measures of its error. Knows tensors only."""

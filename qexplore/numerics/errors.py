@@ -1,0 +1,58 @@
+"""How far a quantized tensor is from its float one, summed over batches."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+
+
+@dataclass
+class ErrorMeter:
+    """Sums over (reference, other) pairs of tensors, from which the usual measures follow."""
+
+    count: int = 0
+    signal: float = 0.0
+    noise: float = 0.0
+    dot: float = 0.0
+    power: float = 0.0
+    max_error: float = 0.0
+
+    def add(self, reference: torch.Tensor, other: torch.Tensor) -> None:
+        """Take in one pair of tensors of equal shape."""
+        x, y = reference.detach().float().flatten(), other.detach().float().flatten()
+        error = y - x
+        self.count += x.numel()
+        self.signal += float(x.dot(x))
+        self.power += float(y.dot(y))
+        self.noise += float(error.dot(error))
+        self.dot += float(x.dot(y))
+        if x.numel():
+            self.max_error = max(self.max_error, float(error.abs().max()))
+
+    @property
+    def mse(self) -> float:
+        """Mean squared error, in squared units of the tensor."""
+        return self.noise / self.count if self.count else math.nan
+
+    @property
+    def sqnr_db(self) -> float:
+        """Signal-to-quantization-noise ratio 10 log10(sum x^2 / sum (x - y)^2), in dB; inf where equal."""
+        if self.noise == 0:
+            return math.inf
+        return 10 * math.log10(self.signal / self.noise) if self.signal else -math.inf
+
+    @property
+    def cosine(self) -> float:
+        """Cosine of the angle between the two tensors, 1 for equal direction."""
+        if self.signal == 0 or self.power == 0:
+            return 1.0 if self.signal == self.power else 0.0
+        return min(self.dot / math.sqrt(self.signal * self.power), 1.0)
+
+
+def sqnr_db(reference: torch.Tensor, other: torch.Tensor) -> float:
+    """SQNR of one pair of tensors, in dB (see `ErrorMeter.sqnr_db`)."""
+    meter = ErrorMeter()
+    meter.add(reference, other)
+    return meter.sqnr_db

@@ -1,0 +1,194 @@
+"""How to quantize: frozen, validated settings that go to JSON and back."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field, fields
+from fnmatch import fnmatchcase
+from typing import Any
+
+from qexplore.errors import QexploreError
+from qexplore.registry import unknown
+
+MODES = ("dynamic", "static", "qat")
+OVERFLOW_GUARDS = ("auto", "none", "activations", "weights")
+
+
+def _check_choice(name: str, value: object, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        raise QexploreError(unknown(name, value, list(choices)))
+
+
+def _check_bool(settings: object, *names: str) -> None:
+    for name in names:
+        if not isinstance(getattr(settings, name), bool):
+            raise QexploreError(f"{name} is {getattr(settings, name)!r}; give True or False.")
+
+
+def _check_specs(settings: object) -> None:
+    for name in ("activation", "weight"):
+        value = getattr(settings, name)
+        if value is not None and not isinstance(value, TensorSpec):
+            raise QexploreError(f"{name} is {value!r}; give a TensorSpec.")
+
+
+@dataclass(frozen=True)
+class TensorSpec:
+    """How one kind of tensor is quantized.
+
+    Args:
+        observer: name of the observer that chooses the range.
+        bits: 2 to 8; below 8 is simulated, since int8 kernels have 8-bit codes only.
+        symmetric: range centred on zero (weights then have zero_point 0); affine otherwise.
+        per_channel: one scale per output channel; weights only.
+    """
+
+    observer: str = "minmax"
+    bits: int = 8
+    symmetric: bool = False
+    per_channel: bool = False
+
+    def __post_init__(self) -> None:
+        _check_bool(self, "symmetric", "per_channel")
+        if not isinstance(self.observer, str):
+            raise QexploreError(f"observer is {self.observer!r}; give the name of an observer.")
+        if isinstance(self.bits, bool) or not isinstance(self.bits, int) or not 2 <= self.bits <= 8:
+            raise QexploreError(f"bits is {self.bits!r}; give a whole number from 2 to 8.")
+
+
+@dataclass(frozen=True)
+class LayerRule:
+    """Other settings for the layers whose name matches a pattern; the last matching rule wins.
+
+    Args:
+        pattern: layer name with shell wildcards, such as `blocks.0.conv1` or `blocks.*`.
+        keep_float: leave these layers in float.
+        activation, weight: specs that replace the recipe's own for these layers.
+    """
+
+    pattern: str
+    keep_float: bool = False
+    activation: TensorSpec | None = None
+    weight: TensorSpec | None = None
+
+    def __post_init__(self) -> None:
+        _check_bool(self, "keep_float")
+        if not isinstance(self.pattern, str) or not self.pattern:
+            raise QexploreError(f"pattern of a rule is {self.pattern!r}; give a layer name, wildcards allowed.")
+        if self.keep_float and (self.activation or self.weight):
+            raise QexploreError(f"Rule {self.pattern!r} both keeps its layers float and gives specs; choose one.")
+        if not self.keep_float and self.activation is None and self.weight is None:
+            raise QexploreError(f"Rule {self.pattern!r} changes nothing; set keep_float, activation or weight.")
+        _check_specs(self)
+
+    def matches(self, layer: str) -> bool:
+        """Whether `layer` or a module that contains it has a name the pattern describes."""
+        parts = layer.split(".")
+        return any(fnmatchcase(".".join(parts[:end]), self.pattern) for end in range(1, len(parts) + 1))
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Everything that decides how a model is quantized.
+
+    Args:
+        mode: "dynamic", "static" (post-training, calibrated) or "qat" (quantization-aware training).
+        activation, weight: specs of the two kinds of tensors. Dynamic mode reads activation ranges at run
+            time, so of `activation` only `bits` matters there.
+        fuse: whether Conv, BatchNorm and ReLU become one int8 operation.
+        engine: "auto" or the name of an engine.
+        rules: `LayerRule`s, applied in order.
+        seed: seeds every random choice made while quantizing.
+        overflow_guard: keeps 8-bit products from saturating on CPUs without VNNI: "activations" (7-bit codes),
+            "weights" (codes within +-64), "none", or "auto" (weights where this CPU needs it).
+        epochs: epochs of fine-tuning in QAT mode.
+    """
+
+    mode: str = "static"
+    activation: TensorSpec = TensorSpec(observer="histogram")
+    weight: TensorSpec = TensorSpec(observer="minmax", symmetric=True, per_channel=True)
+    fuse: bool = True
+    engine: str = "auto"
+    rules: tuple[LayerRule, ...] = field(default=())
+    seed: int = 0
+    overflow_guard: str = "auto"
+    epochs: int = 3
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "rules", tuple(self.rules))
+        _check_bool(self, "fuse")
+        _check_choice("mode", self.mode, MODES)
+        _check_choice("overflow_guard", self.overflow_guard, OVERFLOW_GUARDS)
+        _check_specs(self)
+        for name, least in (("seed", 0), ("epochs", 1)):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int) or value < least:
+                raise QexploreError(f"{name} is {value!r}; give a whole number from {least} up.")
+        for rule in self.rules:
+            if not isinstance(rule, LayerRule):
+                raise QexploreError(f"rules holds {rule!r}; give LayerRule(pattern, ...) entries.")
+        if self.activation.per_channel or any(r.activation and r.activation.per_channel for r in self.rules):
+            raise QexploreError("per_channel applies to weights only; int8 kernels read activations per tensor.")
+
+    def rule_for(self, layer: str) -> LayerRule | None:
+        """The last rule that matches the layer, or None."""
+        return next((rule for rule in reversed(self.rules) if rule.matches(layer)), None)
+
+    def specs_for(self, layer: str) -> tuple[TensorSpec, TensorSpec] | None:
+        """The (activation, weight) specs of a layer, or None where a rule keeps it float."""
+        rule = self.rule_for(layer)
+        if rule is None:
+            return self.activation, self.weight
+        return None if rule.keep_float else (rule.activation or self.activation, rule.weight or self.weight)
+
+    @property
+    def bits(self) -> int:
+        """The fewest bits any tensor of this recipe may have."""
+        return min(spec.bits for spec in self.specs())
+
+    def specs(self) -> list[TensorSpec]:
+        """Every TensorSpec in the recipe, those of its rules included."""
+        specs = [self.activation, self.weight]
+        return specs + [spec for rule in self.rules for spec in (rule.activation, rule.weight) if spec]
+
+    def to_json(self) -> str:
+        """The recipe as JSON text that `from_json` reads."""
+        return json.dumps(asdict(self), indent=2)
+
+    @classmethod
+    def from_json(cls, text: str) -> Recipe:
+        """The recipe written in `text`.
+
+        Raises:
+            QexploreError: not JSON, an unknown setting, or a value out of range.
+        """
+        try:
+            data = json.loads(text)
+        except json.JSONDecodeError as error:
+            raise QexploreError(f"The recipe is not valid JSON: {error}.") from error
+        return _build(cls, data, "recipe")
+
+
+_NESTED: dict[str, type] = {"activation": TensorSpec, "weight": TensorSpec}
+
+
+def _build(cls: type, data: Any, where: str) -> Any:
+    """A settings dataclass from plain data, refusing unknown settings by name."""
+    if not isinstance(data, dict):
+        raise QexploreError(f"The {where} is {data!r}; give an object with its settings.")
+    names = [f.name for f in fields(cls)]
+    for key in data:
+        if key not in names:
+            raise QexploreError(unknown(f"setting in the {where}", key, names))
+    values = dict(data)
+    for key, kind in _NESTED.items():
+        if values.get(key) is not None:
+            values[key] = _build(kind, values[key], f"{key} of the {where}")
+    if "rules" in values:
+        if not isinstance(values["rules"], list | tuple):
+            raise QexploreError(f"rules of the {where} is {values['rules']!r}; give a list.")
+        values["rules"] = tuple(_build(LayerRule, rule, "rule") for rule in values["rules"])
+    try:
+        return cls(**values)
+    except TypeError as error:
+        raise QexploreError(f"The {where} lacks a setting: {error}.") from error
