@@ -28,8 +28,13 @@ __all__ = [
 ]
 
 
-def explore(workload: Workload) -> Any:
-    """The explorer for a workload: a widget to display in JupyterLab."""
+def explore(workload: Workload | None = None) -> Any:
+    """The explorer as a widget to display in JupyterLab.
+
+    Args:
+        workload: what to quantize; without one, a chooser over the demo workloads stands above the explorer.
+    """
+    from qexplore.widgets.chooser import Chooser
     from qexplore.widgets.explorer import Explorer
 
-    return Explorer(workload)
+    return Chooser() if workload is None else Explorer(workload)

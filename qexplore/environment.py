@@ -128,7 +128,7 @@ def check() -> list[Finding]:
     except (ImportError, OSError) as error:
         findings.append(Finding("missing", f"torch cannot be imported: {error}."))
     else:
-        capabilities = getattr(torch.cpu, "get_capabilities", dict)()
+        capabilities: Mapping[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
         findings += [
             check_engines(torch.backends.quantized.supported_engines),
             check_cpu(capabilities, platform.machine()),

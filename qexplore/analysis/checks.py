@@ -25,21 +25,38 @@ def checked_graph(workload: Workload, model: nn.Module, recipe: Recipe) -> Float
     _check_parameters(workload.name, model)
     for spec in recipe.specs():
         OBSERVERS[spec.observer]
-    if recipe.mode == "qat" and workload.train is None:
-        raise QexploreError(
-            f"Mode 'qat' trains the model and workload {workload.name!r} has no train function; "
-            "give Workload(train=...) or use mode 'static'."
-        )
     graph = None
     try:
         graph = trace(model)
     except UntraceableError:
         if recipe.mode != "dynamic":
             raise
+    problem = mode_problems(workload, model).get(recipe.mode)
+    if problem:
+        raise QexploreError(problem)
     _check_rules(recipe, layer_names(model, graph))
     if recipe.mode == "dynamic":
         dynamic_layers(model, recipe)
     return graph
+
+
+def mode_problems(workload: Workload, model: nn.Module) -> dict[str, str]:
+    """By mode, the sentence that says why the workload cannot be quantized in it; modes that work are left out."""
+    problems = {}
+    if workload.train is None:
+        problems["qat"] = (
+            f"Mode 'qat' trains the model and workload {workload.name!r} has no train function; "
+            "give Workload(train=...) or use mode 'static'."
+        )
+    try:
+        trace(model)
+    except UntraceableError as error:
+        problems["static"] = problems["qat"] = str(error)
+    try:
+        dynamic_layers(model, Recipe())
+    except QexploreError as error:
+        problems["dynamic"] = str(error)
+    return problems
 
 
 def _check_rules(recipe: Recipe, names: list[str]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 import torch
 
@@ -61,20 +62,23 @@ def compare(conversion: Conversion, batches: Sequence[Batch], report: Report, ca
             for kind, meters in result.layers.items():
                 stop_if(cancel)
 
-                def take(name: str, x: torch.Tensor, meters: dict[str, ErrorMeter] = meters) -> None:
-                    meters[name].add(reference[name], x)
-
-                other = _output(conversion.probes[kind].run(batch, take))
+                other = _output(conversion.probes[kind].run(batch, partial(_add, meters, reference)))
                 result.outputs[kind].add(output, other)
                 if choices is not None:
-                    result.agreeing[kind] += int((_choices(other) == choices).sum())
+                    result.agreeing[kind] += int(torch.eq(other.argmax(-1), choices).sum())
     return result
+
+
+def _add(meters: dict[str, ErrorMeter], reference: dict[str, torch.Tensor], name: str, x: torch.Tensor) -> None:
+    meters[name].add(reference[name], x)
 
 
 def _output(value: object) -> torch.Tensor:
     tensor = first_tensor(value)
     if tensor is None:
-        raise QexploreError("The model returns no tensor, so it cannot be compared; return a tensor or a tuple of them.")
+        raise QexploreError(
+            "The model returns no tensor, so it cannot be compared; return a tensor or a tuple of them."
+        )
     return tensor.dequantize() if tensor.is_quantized else tensor
 
 

@@ -44,27 +44,34 @@ def finetune(
     for epoch in range(epochs):
         if epoch == trained_freely:
             freeze(module)
-        losses: list[float] = []
         within = part(report, epoch / epochs, (epoch + 0.9) / epochs)
-        title = f"Training, epoch {epoch + 1} of {epochs}"
-
-        def progress(message: object = "", fraction: float = 0.0, **figures: float) -> None:
-            stop_if(cancel)
-            if "loss" in figures:
-                losses.append(float(figures["loss"]))  # noqa: B023  (called within this epoch only)
-            shown = f", loss {losses[-1]:.3g}" if losses else ""  # noqa: B023
-            within(f"{title}{shown}", float(fraction))  # noqa: B023
-
+        progress = _Listener(f"Training, epoch {epoch + 1} of {epochs}", within, cancel)
         progress()
         module.train()
         _train(workload, module, progress)
         if not all(bool(torch.isfinite(p).all()) for p in module.parameters()):
             raise QexploreError(f"Training of {workload.name!r} diverged to NaN in epoch {epoch + 1}; lower its rate.")
         report(f"Evaluating epoch {epoch + 1} of {epochs}", (epoch + 0.9) / epochs)
+        losses = progress.losses
         loss = sum(losses) / len(losses) if losses else math.nan
         rows.append({"epoch": epoch + 1, "loss": loss, "metric": evaluate(for_evaluation(module))})
     module.eval()
     return pd.DataFrame(rows)
+
+
+class _Listener:
+    """The progress callback that `train` gets: keeps its losses, passes the rest on, and lets Cancel act."""
+
+    def __init__(self, title: str, report: Report, cancel: Cancel) -> None:
+        self.title, self.report, self.cancel = title, report, cancel
+        self.losses: list[float] = []
+
+    def __call__(self, message: object = "", fraction: object = 0.0, **figures: float) -> None:
+        stop_if(self.cancel)
+        if "loss" in figures:
+            self.losses.append(float(figures["loss"]))
+        loss = f", loss {self.losses[-1]:.3g}" if self.losses else ""
+        self.report(f"{self.title}{loss}", fraction if isinstance(fraction, int | float) else 0.0)
 
 
 def _train(workload: Workload, module: nn.Module, progress: Callable[..., None]) -> None:

@@ -83,9 +83,7 @@ def calibrate(
     return Calibration(workload, stats, inputs)
 
 
-def _runner(
-    model: nn.Module, take: Take
-) -> tuple[Callable[[Batch], object], dict[str, str]]:
+def _runner(model: nn.Module, take: Take) -> tuple[Callable[[Batch], object], dict[str, str]]:
     """A function that runs one batch and hands every tensor to `take`, and the tensor each layer reads."""
     try:
         graph = trace(model)
@@ -100,9 +98,7 @@ def _runner(
     return (lambda batch: recorder.run(*positional(model, batch))), inputs
 
 
-def _hooked(
-    model: nn.Module, take: Take
-) -> tuple[Callable[[Batch], object], dict[str, str]]:
+def _hooked(model: nn.Module, take: Take) -> tuple[Callable[[Batch], object], dict[str, str]]:
     """The same by module hooks, for a model that torch.fx cannot trace: leaf modules' outputs, and what
     Linear, LSTM and GRU read, under the name `<layer>.input`."""
     inputs = {}

@@ -7,7 +7,6 @@ import traceback
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import fx, nn
 
 from qexplore.errors import QexploreError

@@ -99,13 +99,14 @@ class Probe:
     by_node: bool
     inputs: dict[str, tuple[str, ...]] = field(default_factory=dict)
 
-    def run(self, batch: Batch, take: Callable[[str, torch.Tensor], None]) -> Any:
+    def run(self, batch: Batch, take: Callable[[str, torch.Tensor], object]) -> Any:
         """Run one batch, hand each named tensor (dequantized) to `take`, and return the model's output."""
 
         def give(names: tuple[str, ...], value: object) -> None:
             tensor = first_tensor(value)
-            for name in names if tensor is not None else ():
-                take(name, tensor.dequantize() if tensor.is_quantized else tensor)
+            if tensor is not None:
+                for name in names:
+                    take(name, tensor.dequantize() if tensor.is_quantized else tensor)
 
         if self.by_node:
             assert isinstance(self.model, fx.GraphModule)

@@ -10,12 +10,14 @@ from torch.ao.quantization import QConfig, default_dynamic_qconfig, quantize_dyn
 
 from qexplore.calibrate.collect import READS_INPUT, Calibration
 from qexplore.engines.conversion import Conversion, Layer, Probe, QuantizedTensor
-from qexplore.engines.dynamic_simulated import DynamicLinear, DynamicRNN
+from qexplore.engines.dynamic_simulated import stand_in
 from qexplore.engines.engine import Engine, using
 from qexplore.engines.observers import torch_observer
 from qexplore.errors import QexploreError
 from qexplore.numerics.affine import code_range, qparams
 from qexplore.recipe import Recipe, TensorSpec
+
+Places = dict[str, tuple[str, ...]]
 
 
 def dynamic_layers(model: nn.Module, recipe: Recipe) -> dict[str, TensorSpec]:
@@ -59,7 +61,6 @@ def convert_dynamic(model: nn.Module, recipe: Recipe, engine: Engine, calibratio
         with torch.no_grad():
             for tensor, parameter in zip(weights, _weights(module).values(), strict=True):
                 parameter.copy_(tensor.fake_quantize(parameter))
-        stand_in = DynamicLinear if isinstance(module, nn.Linear) else DynamicRNN
         simulated = _replaced(simulated, name, stand_in(module, quant_max))
     layers = [
         Layer(name, type(module).__name__, name, name in specs)
@@ -67,8 +68,8 @@ def convert_dynamic(model: nn.Module, recipe: Recipe, engine: Engine, calibratio
         if type(module) in READS_INPUT
     ]
     models = {"float": model, "simulated": simulated} | ({"int8": int8} if int8 is not None else {})
-    outputs = {layer.name: (layer.name,) for layer in layers}
-    reads = {t.layer: (f"tensor:{t.name}",) for t in tensors if t.kind == "activation"}
+    outputs: Places = {layer.name: (layer.name,) for layer in layers}
+    reads: Places = {t.layer: (f"tensor:{t.name}",) for t in tensors if t.kind == "activation"}
     probes = {kind: Probe(m, outputs, False, reads if kind == "float" else {}) for kind, m in models.items()}
     return Conversion(int8, simulated, tuple(tensors), tuple(layers), probes)
 
@@ -139,5 +140,3 @@ def _replaced(model: nn.Module, name: str, module: nn.Module) -> nn.Module:
     parent, _, child = name.rpartition(".")
     setattr(model.get_submodule(parent), child, module)
     return model
-
-

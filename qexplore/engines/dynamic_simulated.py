@@ -17,6 +17,18 @@ def quantize_at_run_time(x: torch.Tensor, quant_max: int) -> torch.Tensor:
     return fake_quantize(x, scale, zero_point, 0, quant_max)
 
 
+def stand_in(layer: nn.Module, quant_max: int) -> nn.Module:
+    """The simulation of a Linear, LSTM or GRU whose weights are quantized already.
+
+    Args:
+        quant_max: largest code of the activations.
+    """
+    if isinstance(layer, nn.Linear):
+        return DynamicLinear(layer, quant_max)
+    assert isinstance(layer, nn.LSTM | nn.GRU)
+    return DynamicRNN(layer, quant_max)
+
+
 class DynamicLinear(nn.Module):
     """A Linear whose input is quantized at run time; its weight is quantized already."""
 

@@ -78,7 +78,7 @@ def resolve_guard(recipe: Recipe, engine: Engine) -> str:
 
     Dynamic kernels keep activations to 7 bits where it matters, so no guard is needed there.
     """
-    if recipe.mode == "dynamic" or recipe.bits < 8 and recipe.overflow_guard == "auto":
+    if recipe.mode == "dynamic" or (recipe.bits < 8 and recipe.overflow_guard == "auto"):
         return "none"
     if recipe.overflow_guard != "auto":
         return recipe.overflow_guard
@@ -91,12 +91,11 @@ def saturates(engine: str) -> bool:
 
     CPUs without VNNI add pairs of products in 16 bits (`vpmaddubsw`): 2 * 255 * 127 does not fit.
     """
-    x = torch.quantize_per_tensor(torch.full((4, 64), 255.0), 1.0, 0, torch.quint8)
-    weight = torch.quantize_per_tensor(torch.full((16, 64), 127.0), 1.0, 0, torch.qint8)
     with using(engine):
+        x = torch.quantize_per_tensor(torch.full((4, 64), 255.0), 1.0, 0, torch.quint8)
+        weight = torch.quantize_per_tensor(torch.full((16, 64), 127.0), 1.0, 0, torch.qint8)
         packed = torch.ops.quantized.linear_prepack(weight, None)
-        scale = 64 * 255 * 127 / 200
-        result = torch.ops.quantized.linear(x, packed, scale, 0)
+        result = torch.ops.quantized.linear(x, packed, 64 * 255 * 127 / 200, 0)
     return bool((result.int_repr() < 199).any())
 
 

@@ -20,7 +20,15 @@ from qexplore.calibrate.graph import FloatGraph, scope
 from qexplore.engines.conversion import Conversion
 from qexplore.engines.engine import Engine, using
 from qexplore.engines.fx_names import Groups
-from qexplore.engines.fx_tables import activations, float_probe, int8_places, layers_of, node_probe, scale_attributes, weights
+from qexplore.engines.fx_tables import (
+    activations,
+    float_probe,
+    int8_places,
+    layers_of,
+    node_probe,
+    scale_attributes,
+    weights,
+)
 from qexplore.engines.observers import torch_observer
 from qexplore.engines.simulate import simulate
 from qexplore.recipe import Recipe, TensorSpec

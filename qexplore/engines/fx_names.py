@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
-from torch import fx, nn
+from torch import fx
 
 from qexplore.calibrate.graph import FloatGraph
 
@@ -23,7 +24,7 @@ class Groups:
     graph: FloatGraph
     prepared: fx.GraphModule
     ends: dict[str, str]
-    observers: dict[str, nn.Module]
+    observers: dict[str, Any]
 
     @classmethod
     def of(cls, graph: FloatGraph, prepared: fx.GraphModule) -> Groups:
@@ -71,7 +72,7 @@ class Groups:
         """Names of the observed tensors of the float model, in the order it computes them."""
         return [self.output(node) for node in self.observers if node in self.ends]
 
-    def own_observers(self) -> dict[str, nn.Module]:
+    def own_observers(self) -> dict[str, Any]:
         """The observers without those shared with an earlier tensor, as pooling and reshaping do."""
         first: dict[int, str] = {}
         for node, observer in self.observers.items():

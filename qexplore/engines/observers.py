@@ -35,9 +35,7 @@ class TorchObserver:
 
 
 OBSERVERS: Registry[TorchObserver] = Registry("observer")
-OBSERVERS.register("minmax")(
-    TorchObserver("the whole range seen", MinMaxObserver, PerChannelMinMaxObserver)
-)
+OBSERVERS.register("minmax")(TorchObserver("the whole range seen", MinMaxObserver, PerChannelMinMaxObserver))
 OBSERVERS.register("moving_average")(
     TorchObserver(
         "a running mean of each batch's range, weight 0.01",
@@ -59,7 +57,7 @@ def quant_range(spec: TensorSpec, kind: str, guard: str) -> tuple[int, int]:
     return code_range(spec.bits, signed=kind == "weight")
 
 
-def torch_observer(spec: TensorSpec, kind: str, guard: str) -> tuple[type, dict[str, Any]]:
+def torch_observer(spec: TensorSpec, kind: str, guard: str) -> tuple[Any, dict[str, Any]]:
     """The torch.ao observer that `spec` asks for: its class and arguments.
 
     Raises:

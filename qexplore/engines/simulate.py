@@ -49,9 +49,7 @@ class QuantDequant(nn.Module):
         return torch.minimum(torch.maximum(q.dequantize(), lo), hi)
 
 
-def simulate(
-    reference: fx.GraphModule, observers: dict[str, Any], tensors: list[QuantizedTensor]
-) -> dict[str, str]:
+def simulate(reference: fx.GraphModule, observers: dict[str, Any], tensors: list[QuantizedTensor]) -> dict[str, str]:
     """Turn a reference model into the simulation, in place.
 
     Args:
@@ -62,7 +60,7 @@ def simulate(
     Returns:
         the name of the new quantize-dequantize node, by the name of the node whose tensor it takes.
     """
-    placed = {}
+    placed: dict[str, str] = {}
     for node in list(reference.graph.nodes):
         if node.target not in QUANTIZE:
             continue

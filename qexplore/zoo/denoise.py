@@ -21,7 +21,7 @@ STEPS_PER_EPOCH = 40
 class Denoiser(nn.Module):
     """Noisy RGB images [N, 3, H, W], white = 1, to clean ones of the same shape (after DnCNN, arXiv 1608.03981)."""
 
-    def __init__(self, channels: int = 48, depth: int = 5) -> None:
+    def __init__(self, channels: int = 32, depth: int = 5) -> None:
         super().__init__()
         layers: list[nn.Module] = [nn.Conv2d(3, channels, 3, padding=1), nn.ReLU()]
         for _ in range(depth - 2):
@@ -57,21 +57,29 @@ def photographs() -> tuple[torch.Tensor, torch.Tensor]:
     return clean, noisy(clean, torch.Generator().manual_seed(0))
 
 
-def crops(generator: torch.Generator, batch: int, size: int, steps: int) -> Pairs:
-    """Random square crops of the training photograph (china.jpg): (noisy, clean), [batch, 3, size, size]."""
+def crops(generator: torch.Generator, batch: int, size: int, steps: int, vary: bool = False) -> Pairs:
+    """Random square crops of the training photograph (china.jpg): (noisy, clean), [batch, 3, size, size].
+
+    Args:
+        vary: mirror the crops, shuffle their colours, invert and darken them, so that one bright photograph teaches
+            how to treat dark ones too.
+    """
     image = photograph("china.jpg")[0]
     _, height, width = image.shape
     for _ in range(steps):
         tops = torch.randint(height - size + 1, (batch,), generator=generator).tolist()
         lefts = torch.randint(width - size + 1, (batch,), generator=generator).tolist()
-        flips = torch.randint(2, (batch,), generator=generator).tolist()
-        clean = torch.stack(
-            [
-                image[:, y : y + size, x : x + size].flip([2] if flip else [])
-                for y, x, flip in zip(tops, lefts, flips, strict=True)
-            ]
-        )
+        cut = [image[:, y : y + size, x : x + size] for y, x in zip(tops, lefts, strict=True)]
+        clean = torch.stack([varied(crop, generator) for crop in cut] if vary else cut)
         yield noisy(clean, generator), clean
+
+
+def varied(crop: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    """The crop [3, H, W] with random colours and brightness, perhaps mirrored."""
+    mirror, invert = torch.randint(2, (2,), generator=generator).tolist()
+    darken = 0.2 + 0.8 * torch.rand(3, 1, 1, generator=generator)
+    crop = crop[torch.randperm(3, generator=generator)].flip([2] if mirror else [])
+    return darken * (1 - crop if invert else crop)
 
 
 def psnr(model: nn.Module) -> float:
@@ -88,7 +96,7 @@ def fine_tune(model: nn.Module, epochs: int, progress: Progress) -> None:
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-4)
     fit(
         model,
-        lambda: crops(generator, 16, 48, STEPS_PER_EPOCH),
+        lambda: crops(generator, 16, 48, STEPS_PER_EPOCH, vary=True),
         functional.mse_loss,
         optimizer,
         epochs,
@@ -97,7 +105,7 @@ def fine_tune(model: nn.Module, epochs: int, progress: Progress) -> None:
     )
 
 
-def pretrain(progress: Progress, epochs: int = 25) -> nn.Module:
+def pretrain(progress: Progress, epochs: int = 15) -> nn.Module:
     """The model trained from scratch; the caller seeds torch."""
     model = Denoiser()
     generator = torch.Generator().manual_seed(0)
@@ -105,7 +113,7 @@ def pretrain(progress: Progress, epochs: int = 25) -> nn.Module:
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 2e-3, total_steps=epochs * STEPS_PER_EPOCH)
     fit(
         model,
-        lambda: crops(generator, 16, 48, STEPS_PER_EPOCH),
+        lambda: crops(generator, 16, 48, STEPS_PER_EPOCH, vary=True),
         functional.mse_loss,
         optimizer,
         epochs,

@@ -95,7 +95,9 @@ def jupyterlab(root: Path, home: Path) -> Iterator[Server]:
         *("--ServerApp.ip=127.0.0.1", f"--ServerApp.port={port}", "--ServerApp.port_retries=0"),
         *(f"--ServerApp.root_dir={root}", f"--IdentityProvider.token={token}"),
         *("--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate", "--LabApp.news_url=None"),
-        *("--LabApp.extension_manager=readonly",),
+        "--LabApp.extension_manager=readonly",
+        # Should pytest be killed, the server ends by itself after ten minutes.
+        *("--ServerApp.shutdown_no_activity_timeout=600", "--MappingKernelManager.cull_idle_timeout=600"),
     ]
     log = home / "jupyterlab.log"
     with log.open("w") as output:

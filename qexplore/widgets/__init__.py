@@ -1,0 +1,1 @@
+"""The explorer: thin widgets over the functions of analysis and plots."""

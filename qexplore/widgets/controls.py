@@ -1,0 +1,157 @@
+"""The recipe's controls, and the recipe they add up to."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import ipywidgets as widgets
+
+from qexplore.engines import OBSERVERS
+from qexplore.engines.engine import supported_engines
+from qexplore.recipe import OVERFLOW_GUARDS, Recipe, TensorSpec
+from qexplore.widgets.availability import unavailable
+from qexplore.widgets.rules import Rules
+
+MODES = {"Dynamic": "dynamic", "Static (post-training)": "static", "QAT (trained)": "qat"}
+SCHEMES = {"affine": False, "symmetric": True}
+GRANULARITIES = {"per tensor": False, "per channel": True}
+GROUPS = {
+    "": ("mode",),
+    "Activations": ("activation_observer", "activation_bits", "activation_scheme"),
+    "Weights": ("weight_observer", "weight_bits", "weight_scheme", "weight_granularity"),
+    "Model": ("fuse", "engine", "overflow_guard", "epochs", "seed"),
+}
+
+
+class Controls(widgets.VBox):
+    """All controls of a recipe; those that do not apply are disabled and say why.
+
+    Args:
+        layers: names of the model's layers, offered for rules.
+        mode_problems: by mode, why the workload cannot be quantized in it.
+        on_change: called after any control has moved.
+    """
+
+    def __init__(self, layers: list[str], mode_problems: dict[str, str], on_change: Callable[[], None]) -> None:
+        self.mode_problems = mode_problems
+        self._on_change = on_change
+        self.by_name = _make()
+        self.rules = Rules(layers, on_change)
+        self._notes = {name: widgets.HTML().add_class("qx-note") for name in self.by_name}
+        children: list[widgets.Widget] = []
+        for title, names in GROUPS.items():
+            if title:
+                children.append(widgets.HTML(f"<b>{title}</b>"))
+            for name in names:
+                children += [self.by_name[name], self._notes[name]]
+        super().__init__([*children, widgets.HTML("<b>Single layers</b>"), self.rules])
+        self.add_class("qx-controls")
+        for control in self.by_name.values():
+            control.observe(self._changed, names="value")
+        self.refresh()
+
+    @property
+    def values(self) -> dict[str, Any]:
+        """Each control's value by name."""
+        return {name: control.value for name, control in self.by_name.items()}
+
+    @property
+    def mode_problem(self) -> str | None:
+        """Why the chosen mode cannot be used with this workload; None where it can."""
+        return self.mode_problems.get(self.by_name["mode"].value)
+
+    def recipe(self) -> Recipe:
+        """The recipe that the controls show; a control that does not apply counts as its default.
+
+        Raises:
+            QexploreError: a rule that makes no sense.
+        """
+        values = self.values
+        off = unavailable(values)
+        activation = TensorSpec(
+            observer=values["activation_observer"],
+            bits=values["activation_bits"],
+            symmetric=values["activation_scheme"] and "activation_scheme" not in off,
+        )
+        weight = TensorSpec(
+            observer=values["weight_observer"],
+            bits=values["weight_bits"],
+            symmetric=values["weight_scheme"] or "weight_scheme" in off,
+            per_channel=values["weight_granularity"] and "weight_granularity" not in off,
+        )
+        return Recipe(
+            mode=values["mode"],
+            activation=activation,
+            weight=weight,
+            fuse=values["fuse"],
+            engine="auto" if "engine" in off else values["engine"],
+            overflow_guard="auto" if "overflow_guard" in off else values["overflow_guard"],
+            rules=tuple(self.rules.rules(weight, activation)),
+            seed=values["seed"],
+            epochs=values["epochs"],
+        )
+
+    def show(self, recipe: Recipe) -> None:
+        """Set the controls to a recipe, its rules included."""
+        settings = {
+            "mode": recipe.mode,
+            "activation_observer": recipe.activation.observer,
+            "activation_bits": recipe.activation.bits,
+            "activation_scheme": recipe.activation.symmetric,
+            "weight_observer": recipe.weight.observer,
+            "weight_bits": recipe.weight.bits,
+            "weight_scheme": recipe.weight.symmetric,
+            "weight_granularity": recipe.weight.per_channel,
+            "fuse": recipe.fuse,
+            "engine": recipe.engine,
+            "overflow_guard": recipe.overflow_guard,
+            "epochs": recipe.epochs,
+            "seed": recipe.seed,
+        }
+        for name, value in settings.items():
+            self.by_name[name].value = value
+        self.rules.show(recipe.rules)
+
+    def refresh(self, busy: bool = False) -> None:
+        """Disable what does not apply (everything while busy) and show why."""
+        reasons = unavailable(self.values)
+        if self.mode_problem:
+            reasons["mode"] = self.mode_problem
+        for name, control in self.by_name.items():
+            control.disabled = busy or (name in reasons and name != "mode")
+            self._notes[name].value = reasons.get(name, "")
+            self._notes[name].layout.display = "block" if name in reasons else "none"
+        self.rules.disable(busy)
+
+    def _changed(self, _: Any) -> None:
+        self.refresh()
+        self._on_change()
+
+
+def _make() -> dict[str, widgets.Widget]:
+    """The controls by name, with the default recipe's values."""
+    default = Recipe()
+    bits = {"min": 2, "max": 8, "continuous_update": False}
+    observers = list(OBSERVERS)
+    guards = {"auto": "auto", "none": "none", "7-bit activations": "activations", "weights in ±64": "weights"}
+    assert set(guards.values()) == set(OVERFLOW_GUARDS)
+    return {
+        "mode": widgets.Dropdown(options=MODES, value=default.mode, description="Mode"),
+        "activation_observer": _dropdown("Activation observer", observers, default.activation.observer),
+        "activation_bits": widgets.IntSlider(value=default.activation.bits, description="Activation bits", **bits),
+        "activation_scheme": _dropdown("Activation scheme", SCHEMES, default.activation.symmetric),
+        "weight_observer": _dropdown("Weight observer", observers, default.weight.observer),
+        "weight_bits": widgets.IntSlider(value=default.weight.bits, description="Weight bits", **bits),
+        "weight_scheme": _dropdown("Weight scheme", SCHEMES, default.weight.symmetric),
+        "weight_granularity": _dropdown("Weight scales", GRANULARITIES, default.weight.per_channel),
+        "fuse": widgets.Checkbox(value=default.fuse, description="Fuse Conv, BatchNorm, ReLU", indent=False),
+        "engine": _dropdown("Engine", ["auto", *supported_engines()], default.engine),
+        "overflow_guard": _dropdown("Overflow guard", guards, default.overflow_guard),
+        "epochs": widgets.BoundedIntText(value=default.epochs, min=1, max=100, description="QAT epochs"),
+        "seed": widgets.BoundedIntText(value=default.seed, min=0, max=2**31 - 1, description="Seed"),
+    }
+
+
+def _dropdown(description: str, options: Any, value: Any) -> widgets.Dropdown:
+    return widgets.Dropdown(description=description, options=options, value=value)

@@ -1,0 +1,146 @@
+"""The explorer: a recipe's controls on the left, what the recipe does on the right."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import ipywidgets as widgets
+
+from qexplore.analysis import Run, quantize
+from qexplore.analysis.checks import mode_problems
+from qexplore.calibrate import Calibration, calibrate
+from qexplore.calibrate.graph import UntraceableError, layer_names, trace
+from qexplore.errors import Cancelled
+from qexplore.recipe import Recipe
+from qexplore.widgets.controls import Controls
+from qexplore.widgets.errors import ErrorPanel
+from qexplore.widgets.html import headline, recipe_words, runs_table
+from qexplore.widgets.results import Results
+from qexplore.widgets.style import STYLE
+from qexplore.widgets.task import Task
+from qexplore.workload import Workload
+
+
+class Explorer(widgets.VBox):
+    """Pick settings, quantize for real, look at the result.
+
+    Attributes:
+        workload: what is quantized.
+        runs: all runs so far, oldest first.
+        run: the run that is shown; None before the first.
+        task: the worker; `task.wait()` waits for it in a script.
+    """
+
+    def __init__(self, workload: Workload) -> None:
+        self.workload = workload
+        self.runs: list[Run] = []
+        self.run: Run | None = None
+        self._calibration: Calibration | None = None
+        self.task = Task(self._progressed, self._done, self._failed, self._busy)
+        self.error_panel = ErrorPanel()
+        model = copy.deepcopy(workload.model).eval()
+        try:
+            names = layer_names(model, trace(model))
+        except UntraceableError:
+            names = layer_names(model, None)
+        self.controls = Controls(names, mode_problems(workload, model), self._changed)
+        self.quantize_button = widgets.Button(description="Quantize", button_style="primary", icon="play")
+        self.quantize_button.on_click(lambda _: self.quantize())
+        self.cancel_button = widgets.Button(description="Cancel", icon="stop", disabled=True)
+        self.cancel_button.on_click(lambda _: self.task.cancel())
+        self.progress = widgets.FloatProgress(min=0.0, max=1.0, description="Progress")
+        self.status = widgets.HTML("Ready.").add_class("qx-status")
+        self.headline = widgets.HTML()
+        self.results = Results()
+        self.results.layout.display = "none"
+        self.table = widgets.HTML(runs_table([]))
+        self.shown = widgets.Dropdown(description="Shown run", options=[])
+        self.shown.layout.display = "none"
+        self.shown.observe(self._chosen, names="value")
+        self.reuse_button = widgets.Button(
+            description="Use its recipe", tooltip="Set the controls to this run's recipe"
+        )
+        self.reuse_button.layout.display = "none"
+        self.reuse_button.on_click(lambda _: self._reuse())
+        actions = widgets.HBox([self.quantize_button, self.cancel_button, self.progress])
+        actions.layout.flex_flow = "row wrap"
+        picker = widgets.HBox([self.shown, self.reuse_button])
+        picker.layout.flex_flow = "row wrap"
+        right = widgets.VBox(
+            [actions, self.status, self.error_panel, self.headline, self.results, picker, self.table]
+        ).add_class("qx-results")
+        columns = widgets.Box([self.controls, right]).add_class("qx-columns")
+        super().__init__([widgets.HTML(STYLE), columns])
+        self.add_class("qx-explorer")
+        self._changed()
+
+    @property
+    def recipe(self) -> Recipe:
+        """The recipe that the controls show."""
+        return self.controls.recipe()
+
+    def quantize(self) -> None:
+        """Quantize with the recipe shown, in the worker thread."""
+        self.error_panel.clear()
+        try:
+            recipe = self.recipe
+        except Exception as error:
+            self._failed(error)
+            return
+
+        def work(progress: Any, cancel: Any) -> Run:
+            if self._calibration is None:
+                self._calibration = calibrate(self.workload, progress=lambda m, f: progress(m, f * 0.1), cancel=cancel)
+            return quantize(self.workload, recipe, self._calibration, progress=progress, cancel=cancel)
+
+        self.task.start(work)
+
+    def _changed(self) -> None:
+        problem = self.controls.mode_problem
+        self.quantize_button.disabled = problem is not None or self.task.busy
+        self.quantize_button.tooltip = problem or "Quantize for real and measure"
+
+    def _busy(self, busy: bool) -> None:
+        self.cancel_button.disabled = not busy
+        self.controls.refresh(busy)
+        self.quantize_button.disabled = busy or self.controls.mode_problem is not None
+        if busy:
+            self.progress.bar_style, self.progress.value = "info", 0.0
+
+    def _progressed(self, message: str, fraction: float) -> None:
+        self.progress.value = fraction
+        self.status.value = message
+
+    def _done(self, run: Run) -> None:
+        self.runs.append(run)
+        self.progress.bar_style, self.progress.value = "success", 1.0
+        self.status.value = f"Run {len(self.runs)} took {run.seconds:.1f} s on engine {run.engine}."
+        self.table.value = runs_table(self.runs)
+        options = [(f"{i}: {recipe_words(r.recipe)}", i - 1) for i, r in enumerate(self.runs, 1)]
+        self.shown.options = options
+        self.shown.value = len(self.runs) - 1
+        for widget in (self.shown, self.reuse_button, self.results):
+            widget.layout.display = None
+        self._show(run)
+
+    def _failed(self, error: BaseException) -> None:
+        self.progress.bar_style = "warning"
+        if isinstance(error, Cancelled):
+            self.status.value = "Cancelled; nothing was changed."
+            return
+        self.status.value = "Not done."
+        self.error_panel.show(error)
+
+    def _chosen(self, change: Any) -> None:
+        if change["new"] is not None and self.runs[change["new"]] is not self.run:
+            self._show(self.runs[change["new"]])
+
+    def _show(self, run: Run) -> None:
+        self.run = run
+        self.headline.value = headline(run)
+        self.results.show(run)
+
+    def _reuse(self) -> None:
+        if self.run is not None:
+            self.controls.show(self.run.recipe)

@@ -1,0 +1,32 @@
+"""The explorer's style sheet; colours are JupyterLab's own variables, so it follows the light and the dark theme."""
+
+STYLE = """
+<style>
+.qx-explorer { width: 100%; }
+.qx-columns { display: flex; flex-flow: row wrap; gap: 16px; width: 100%; align-items: flex-start; }
+.qx-controls { flex: 0 0 300px; overflow: visible; }
+.qx-controls .widget-inline-hbox { width: auto; margin-right: 0; }
+.qx-controls .widget-label { width: 128px; min-width: 128px; text-align: left; }
+.qx-controls .qx-rule .widget-label { width: auto; flex: 1 1 auto; min-width: 0; }
+.qx-controls .qx-rule .jupyter-button { width: 76px; flex: 0 0 auto; }
+.qx-note { font-size: 11px; color: var(--jp-ui-font-color2); line-height: 1.3; margin-top: -4px; }
+.qx-note .widget-html-content { line-height: 1.3; }
+.qx-results { flex: 1 1 480px; min-width: 0; overflow: hidden; }
+.qx-results .jupyter-widgets-output-area, .qx-results .widget-html { max-width: 100%; }
+.qx-cards { display: flex; flex-flow: row wrap; gap: 8px; line-height: 1.35; }
+.qx-card { flex: 1 1 150px; border: 1px solid var(--jp-border-color2); border-radius: 4px; padding: 6px 10px; }
+.qx-card-title, .qx-card-note { font-size: 11px; color: var(--jp-ui-font-color2); }
+.qx-card-figure { font-size: 16px; font-weight: 600; color: var(--jp-ui-font-color1); }
+.qx-error { border-left: 4px solid var(--jp-error-color1); background: var(--jp-layout-color2); padding: 6px 10px; }
+.qx-error pre { overflow: auto; max-height: 240px; font-size: 11px; }
+.qx-error .widget-html-content { line-height: 1.4; white-space: normal; }
+.qx-scroll { overflow-x: auto; max-width: 100%; }
+.qx-table { border-collapse: collapse; font-size: 12px; line-height: 1.4; color: var(--jp-ui-font-color1); }
+.qx-table th, .qx-table td { text-align: left; padding: 2px 8px; white-space: nowrap; }
+.qx-table th { border-bottom: 1px solid var(--jp-border-color1); }
+.qx-table tr:nth-child(even) { background: var(--jp-layout-color2); }
+.qx-status .widget-html-content { font-size: 12px; color: var(--jp-ui-font-color2); }
+.qx-explorer .js-plotly-plot svg text { fill: var(--jp-ui-font-color1) !important; }
+.qx-explorer .js-plotly-plot .hoverlayer text { fill: #222 !important; }
+</style>
+"""
