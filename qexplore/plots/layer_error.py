@@ -6,8 +6,9 @@ import numpy as np
 import plotly.graph_objects as go
 
 from qexplore.analysis import Run
+from qexplore.plots.axes import FRAME, NEUTRAL, axis, layer_axis, layers_height
 from qexplore.plots.tabs import tab
-from qexplore.plots.theme import INT8, NEUTRAL, SIMULATED, axis, figure, layer_axis, layers_height
+from qexplore.plots.theme import INT8, SIMULATED, figure
 from qexplore.plots.words import decibels, quantized_name
 
 
@@ -18,7 +19,10 @@ def layer_error(run: Run) -> go.Figure:
     names, kept = list(layers.index), ~layers.quantized.to_numpy(dtype=bool)
     measured, simulated = (layers[key].to_numpy(dtype=float) for key in ("sqnr_db", "simulated_sqnr_db"))
     places, finite = np.arange(len(names)), np.isfinite(measured)
-    labels = [f"{name} (float)" if float_ else name for name, float_ in zip(names, kept, strict=True)]
+    labels = [
+        f"{name or '(the model)'} (float)" if float_ else name or "(the model)"
+        for name, float_ in zip(names, kept, strict=True)
+    ]
     is_int8 = run.metrics["int8"] is not None
     hover = np.array(
         [
@@ -71,15 +75,15 @@ def layer_error(run: Run) -> go.Figure:
     facts = [] if worst is None else [f"Lowest: {names[worst]}, {decibels(measured[worst])}."]
     facts.append(f"Model output: {decibels(run.metrics['sqnr_db'])}. 6 dB less is twice the error.")
     if run.recipe.mode == "qat":
-        facts.append("QAT changed the weights, so this counts what training changed as well.")
+        facts.append("QAT changed the weights: this counts that change as well.")
     return figure(
         traces,
         "Error of each layer's output",
         facts,
         height,
         None if names else "This run has no layers to compare.",
-        xaxis=axis("SQNR against float in dB (higher is better)", zeroline=True, zerolinecolor=NEUTRAL),
-        yaxis=layer_axis(labels, height - 180),
+        xaxis=axis("SQNR against float in dB (higher is better)", 30, zeroline=True, zerolinecolor=NEUTRAL),
+        yaxis=layer_axis(labels, height - FRAME),
         barmode="overlay",
         bargap=0.25,
     )

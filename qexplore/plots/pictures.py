@@ -12,8 +12,9 @@ import numpy as np
 import plotly.graph_objects as go
 
 from qexplore.analysis import Run
+from qexplore.plots.axes import axis
 from qexplore.plots.tabs import tab
-from qexplore.plots.theme import axis, figure
+from qexplore.plots.theme import figure
 from qexplore.plots.words import number, quantized_name
 
 NO_PICTURES = (
@@ -40,18 +41,24 @@ def pictures(run: Run) -> go.Figure:
     layout: dict[str, Any] = {}
     for place, (left, top) in enumerate(PLACES):
         suffix = str(place + 1) if place else ""
-        common = {"visible": False, "constrain": "domain"}
-        across = {"domain": [left, left + WIDTH], "anchor": f"y{suffix}"}
-        down = {"domain": [top - HEIGHT, top], "anchor": f"x{suffix}", "scaleanchor": f"x{suffix}"}
+        common = {"visible": False, "constrain": "domain"}  # towards the middle: side by side at every width
+        across = {
+            "domain": [left, left + WIDTH],
+            "anchor": f"y{suffix}",
+            "constraintoward": "left" if left else "right",
+        }
+        down = {"domain": [top - HEIGHT, top], "anchor": f"x{suffix}", "constraintoward": "top"}
+        down["scaleanchor"] = f"x{suffix}"
         layout[f"xaxis{suffix}"] = axis("pixel column") | common | across
         layout[f"yaxis{suffix}"] = axis("pixel row") | common | down | {"autorange": "reversed"}
     return figure(
-        [_image(array, place) for place, array in enumerate(shown.values())],
+        [_image(array, place, bool(run.pictures)) for place, array in enumerate(shown.values())],
         f"One sample in float and {name}",
         facts,
-        620 if run.pictures else 340,
+        640 if run.pictures else 340,
+        above=14,
         sentence=None if run.pictures else NO_PICTURES,
-        annotations=[_title(text, left + WIDTH / 2, top) for text, (left, top) in zip(titles, PLACES, strict=True)],
+        annotations=[_title(text, place, shown["input"].shape[1]) for place, text in enumerate(titles)],
         showlegend=False,
         **layout,
     )
@@ -84,13 +91,15 @@ def _array(run: Run, key: str) -> np.ndarray:
     return np.broadcast_to(image, (*image.shape[:2], 3))
 
 
-def _image(array: np.ndarray, place: int) -> go.Image:
+def _image(array: np.ndarray, place: int, visible: bool) -> go.Image:
     data = np.ascontiguousarray(np.clip(np.rint(array * 255), 0, 255).astype(np.uint8))
     suffix = str(place + 1) if place else ""
     source = "data:image/png;base64," + base64.b64encode(png(data)).decode()
-    return go.Image(source=source, xaxis=f"x{suffix}", yaxis=f"y{suffix}", hoverinfo="skip")
+    return go.Image(source=source, xaxis=f"x{suffix}", yaxis=f"y{suffix}", hoverinfo="skip", visible=visible)
 
 
-def _title(text: str, x: float, y: float) -> dict[str, Any]:
-    place = {"xref": "paper", "yref": "paper", "x": x, "y": y, "xanchor": "center", "yanchor": "bottom"}
-    return {"text": text, "showarrow": False, "visible": True} | place
+def _title(text: str, place: int, width: int) -> dict[str, Any]:
+    """A line above a picture `width` pixels wide, which it follows wherever the layout puts it."""
+    suffix = str(place + 1) if place else ""
+    where = {"xref": f"x{suffix}", "yref": f"y{suffix}", "x": width / 2 - 0.5, "y": -0.5, "yanchor": "bottom"}
+    return {"text": text, "showarrow": False, "visible": True} | where

@@ -8,17 +8,20 @@ import numpy as np
 import plotly.graph_objects as go
 
 from qexplore.analysis import Run
-from qexplore.plots.theme import EMPTY, FLOAT, INT8, NEUTRAL, RANGE, axis, figure
+from qexplore.plots.axes import NEUTRAL, axis
+from qexplore.plots.theme import EMPTY, FLOAT, INT8, RANGE, figure
 from qexplore.plots.words import kib, metric_name, number, quantized_name, recipe_words
 from qexplore.recipe import MODES
 
 MARKS = {"dynamic": ("circle", NEUTRAL), "static": ("square", INT8), "qat": ("diamond", RANGE)}
+NEAR = np.array([0.02, 0.06])  # share of the plot, across and up, within which two labels would overlap
 
 
 def runs_overview(runs: Sequence[Run]) -> go.Figure:
     """Metric against file size in KiB, a point per run, numbered from 1 in the order given, and float's own."""
-    traces = [_mode(runs, mode) for mode in MODES]
-    floats = [(kib(run.size["float_bytes"]), run.metrics["float"] or np.nan) for run in runs]
+    labels = _labels(runs)
+    traces = [_mode(runs, labels, mode) for mode in MODES]
+    floats = [(kib(run.size["float_bytes"]), _float(run)) for run in runs]
     points = np.array(sorted(set(floats)), dtype=float).reshape(-1, 2)
     traces.append(
         go.Scatter(
@@ -42,7 +45,29 @@ def runs_overview(runs: Sequence[Run]) -> go.Figure:
     )
 
 
-def _mode(runs: Sequence[Run], mode: str) -> go.Scatter:
+def _labels(runs: Sequence[Run]) -> list[str]:
+    """The number of each run; of runs whose points lie on top of one another, all numbers at the first of them."""
+    places = np.array([(run.size["int8_bytes"], run.quantized_metric) for run in runs], dtype=float).reshape(-1, 2)
+    everything = [*places, *((run.size["float_bytes"], _float(run)) for run in runs)]
+    spread = np.ptp(np.array(everything), axis=0) if runs else np.ones(2)
+    groups: list[list[int]] = []
+    for place, at in enumerate(places):
+        near = (g for g in groups if np.all(np.abs(places[g[0]] - at) <= NEAR * np.maximum(spread, 1e-12)))
+        group = next(near, None)
+        if group is None:
+            groups.append([place])
+        else:
+            group.append(place)
+    firsts = {group[0]: ", ".join(str(place + 1) for place in group) for group in groups}
+    return [firsts.get(place, "") for place in range(len(runs))]
+
+
+def _float(run: Run) -> float:
+    value = run.metrics["float"]
+    return np.nan if value is None else value
+
+
+def _mode(runs: Sequence[Run], labels: list[str], mode: str) -> go.Scatter:
     """The points of the runs in one mode."""
     mine = [(place + 1, run) for place, run in enumerate(runs) if run.recipe.mode == mode]
     symbol, colour = MARKS[mode]
@@ -55,8 +80,8 @@ def _mode(runs: Sequence[Run], mode: str) -> go.Scatter:
         x=np.array([kib(run.size["int8_bytes"]) for _, run in mine]) if mine else EMPTY,
         y=np.array([run.quantized_metric for _, run in mine]) if mine else EMPTY,
         mode="markers+text",
-        text=np.array([str(place) for place, _ in mine]),
-        textposition=np.array(["middle right" if place % 2 else "middle left" for place, _ in mine]),
+        text=np.array([labels[place - 1] for place, _ in mine]),
+        textposition="top center",
         customdata=np.array(hover),
         name={"qat": "QAT"}.get(mode, mode),
         marker={

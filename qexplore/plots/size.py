@@ -6,8 +6,9 @@ import numpy as np
 import plotly.graph_objects as go
 
 from qexplore.analysis import Run
+from qexplore.plots.axes import FRAME, axis, layer_axis, layers_height
 from qexplore.plots.tabs import tab
-from qexplore.plots.theme import EMPTY, FLOAT, INT8, axis, figure, layer_axis, layers_height
+from qexplore.plots.theme import EMPTY, FLOAT, INT8, figure
 from qexplore.plots.words import kib
 
 
@@ -21,9 +22,9 @@ def size(run: Run) -> go.Figure:
     places = np.arange(len(names))
     estimated = bool(run.size.get("estimated", False))
     total = f"{kib(run.size['float_bytes']):,.0f} KiB float, {kib(run.size['int8_bytes']):,.0f} KiB quantized"
-    facts = [f"{total} ({'packed estimate' if estimated else 'saved files, everything included'})"]
+    facts = [f"{total} ({'packed estimate' if estimated else 'saved files'})"]
     if not measured.all():
-        facts.append("No sizes by layer after quantizing: codes below 8 bits are only simulated, never stored.")
+        facts.append("No quantized size by layer: codes below 8 bits are simulated.")
     labels = np.array(names)
     traces = [
         _bars("float", before, places, labels, FLOAT, ""),
@@ -36,8 +37,8 @@ def size(run: Run) -> go.Figure:
         facts,
         height,
         None if names else "No layer of this model has tensors to store.",
-        xaxis=axis("size of the layer's tensors in KiB", rangemode="tozero"),
-        yaxis=layer_axis(names, height - 180),
+        xaxis=axis("size of the layer's tensors in KiB", 30, rangemode="tozero"),
+        yaxis=layer_axis(names, height - FRAME),
         barmode="group",
         bargap=0.25,
         bargroupgap=0.05,
@@ -45,7 +46,7 @@ def size(run: Run) -> go.Figure:
 
 
 def _bars(name: str, values: np.ndarray, places: np.ndarray, names: np.ndarray, colour: str, shape: str) -> go.Bar:
-    pattern = {"shape": shape, "size": 5, "solidity": 0.25}
+    pattern = {"shape": shape, "size": 5, "solidity": 0.25, "fillmode": "overlay"}
     return go.Bar(
         x=kib(values) if len(values) else EMPTY,
         y=places,

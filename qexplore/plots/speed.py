@@ -6,8 +6,9 @@ import numpy as np
 import plotly.graph_objects as go
 
 from qexplore.analysis import Run
+from qexplore.plots.axes import axis
 from qexplore.plots.tabs import tab
-from qexplore.plots.theme import EMPTY, FLOAT, INT8, NEUTRAL, axis, figure
+from qexplore.plots.theme import EMPTY, FLOAT, INT8, figure
 
 NO_SPEED = (
     "No speed: this recipe is only simulated. PyTorch's int8 kernels have 8-bit codes only, so there is nothing "
@@ -26,7 +27,7 @@ def speed(run: Run) -> go.Figure:
         facts = [
             f"quartiles {timing['speedup_low']:.2f} to {timing['speedup_high']:.2f} over {timing['rounds']} rounds, "
             f"batch {timing['batch']}, {timing['threads']} thread{plural}",
-            f"median {timing['float_ms']:.3g} ms against {timing['int8_ms']:.3g} ms a batch",
+            f"medians: float {timing['float_ms']:.3g} ms, int8 {timing['int8_ms']:.3g} ms a batch",
         ]
     traces = [
         _box(name, EMPTY if timing is None else np.asarray(timing[key], dtype=float), colour, symbol)
@@ -42,7 +43,7 @@ def speed(run: Run) -> go.Figure:
         340,
         sentence=None if timing is not None else NO_SPEED,
         xaxis=axis("time of one batch in ms (lower is better)", rangemode="tozero"),
-        yaxis=axis("model", showgrid=False, type="category", linecolor=NEUTRAL),
+        yaxis=axis("model", showgrid=False, type="category"),
         showlegend=False,
     )
 
@@ -62,7 +63,7 @@ def _box(name: str, times: np.ndarray, colour: str, symbol: str) -> go.Box:
         name=name,
         boxpoints="all",
         jitter=0.6,
-        pointpos=-1.6,
+        pointpos=-1.8,
         width=0.35,
         marker={"color": colour, "symbol": symbol, "size": 6},
         line={"width": 1.5},

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from textwrap import wrap
 from typing import Any
@@ -10,53 +9,19 @@ from typing import Any
 import numpy as np
 import plotly.graph_objects as go
 
+from qexplore.plots.axes import NEUTRAL
+
 # Okabe and Ito's palette, which colour-blind people can tell apart; each colour means the same in every figure.
 FLOAT = "#0072B2"
 SIMULATED = "#E69F00"
 INT8 = "#009E73"
 CLIPPED = "#D55E00"
 RANGE = "#CC79A7"
-NEUTRAL = "#888888"
 
-GRID = "rgba(128, 128, 128, 0.25)"
 TEXT = "#444444"
 HEIGHT = 380  # pixels
 LINE = 64  # characters a line, so that text fits 420 pixels
-LABEL = 26  # characters of a layer's name on an axis
 EMPTY = np.array([])
-
-
-def axis(title: str, **settings: Any) -> dict[str, Any]:
-    """Settings of an axis; `title` names the quantity and its unit."""
-    common = {
-        "title": {"text": title, "standoff": 8},
-        "automargin": True,
-        "gridcolor": GRID,
-        "zeroline": False,
-        "linecolor": NEUTRAL,
-        "showline": True,
-        "visible": True,
-    }
-    return common | settings
-
-
-def layer_axis(names: Sequence[str], pixels: int) -> dict[str, Any]:
-    """A vertical axis with layers at 0, 1, ... from the top, labelled as closely as can be read in `pixels`."""
-    every = max(1, math.ceil(14 * len(names) / pixels))
-    places = np.arange(0, len(names), every)
-    labels = [shortened(names[place]) for place in places]
-    return axis("", tickvals=places, ticktext=labels, range=[len(names) - 0.4, -0.6], showgrid=False)
-
-
-def layers_height(layers: int, row: int = 20) -> int:
-    """Height in pixels of a figure with a row per layer."""
-    return min(max(180 + row * layers, 260), 900)
-
-
-def shortened(name: str, length: int = LABEL) -> str:
-    """A layer's name with its middle left out where it is too long for an axis."""
-    name = name or "(the model)"
-    return name if len(name) <= length else f"{name[: length // 2 - 1]}…{name[-length // 2 :]}"
 
 
 def figure(
@@ -85,7 +50,8 @@ def figure(
     lines = [line for fact in facts for line in wrap(fact, LINE)]
     small = "".join(f'<br><span style="font-size:12px">{line}</span>' for line in lines)
     headings = wrap(title, LINE - 16)
-    top = 24 + 19 * len(headings) + 15.5 * len(lines) + above
+    rows = len(headings) + len(lines)
+    top = 26 + 19 * len(headings) + 15.5 * len(lines) + above
     settings: dict[str, Any] = {
         "template": "none",
         "height": height,
@@ -97,7 +63,7 @@ def figure(
             "font": {"size": 15},
             "x": 0,
             "xanchor": "left",
-            "y": 1 - 12 / height,
+            "y": 1 - (12 if rows == 1 else 20) / height,  # plotly sets titles of several lines higher
             "yanchor": "top",
             "yref": "container",
             "pad": {"l": 10},

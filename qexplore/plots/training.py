@@ -6,8 +6,9 @@ import numpy as np
 import plotly.graph_objects as go
 
 from qexplore.analysis import Run
+from qexplore.plots.axes import NEUTRAL, axis
 from qexplore.plots.tabs import tab
-from qexplore.plots.theme import EMPTY, FLOAT, INT8, NEUTRAL, SIMULATED, axis, figure
+from qexplore.plots.theme import EMPTY, FLOAT, INT8, SIMULATED, figure
 from qexplore.plots.words import metric_name, number
 
 NO_TRAINING = "No training in this run: only quantization-aware training (mode 'qat') has epochs to show."
@@ -62,16 +63,16 @@ def training(run: Run) -> go.Figure:
     ]
     facts = []
     if trained:
-        facts.append(f"{run.metric}: {number(metric[0], 4)} before training, {number(metric[-1], 4)} after it")
+        facts.append(f"{metric_name(run)}: {number(metric[0], 4)} before, {number(metric[-1], 4)} after")
     if trained and not np.isfinite(loss).any():
         facts.append("The workload's train reported no loss.")
     return figure(
         traces,
         "Quantization-aware training",
         facts,
-        420 if trained else 340,
+        460 if trained else 340,
         None if trained else NO_TRAINING,
         xaxis=axis("epoch (0: before training)", dtick=max(1, round(len(epochs) / 10)), anchor="y"),
         yaxis=axis("loss", domain=[0, 0.44]),
-        yaxis2=axis(metric_name(run), domain=[0.54, 1], anchor="x"),
+        yaxis2=axis(run.metric, 24, domain=[0.54, 1], anchor="x"),
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 from qexplore.analysis import Run
 from qexplore.recipe import Recipe, TensorSpec
@@ -20,7 +21,9 @@ def decibels(value: float | None) -> str:
     """An SQNR in dB: "exact" where there is no error at all, "not measured" for NaN or None."""
     if value is None or math.isnan(value):
         return "not measured"
-    return f"{round(value, 1) + 0.0:.1f} dB".replace("-", "−") if math.isfinite(value) else "exact" if value > 0 else "no signal"
+    if math.isinf(value):
+        return "exact" if value > 0 else "no signal"
+    return f"{round(value, 1) + 0.0:.1f} dB".replace("-", "−")
 
 
 def percent(share: float | None) -> str:
@@ -30,8 +33,8 @@ def percent(share: float | None) -> str:
     return f"{100 * share:.2g} %" if share < 0.1 else f"{100 * share:.0f} %"
 
 
-def kib(value: float) -> float:
-    """Bytes in KiB (1024 bytes)."""
+def kib(value: Any) -> Any:
+    """Bytes (a number or an array) in KiB of 1024 bytes."""
     return value / 1024
 
 

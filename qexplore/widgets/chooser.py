@@ -36,10 +36,12 @@ class Chooser(widgets.VBox):
 
     def _show(self, _: Any = None) -> None:
         name = self.choice.value
-        self._about.value = html.escape(description(name))
+        self._about.value = f"Loading {html.escape(name)} …"
+        self._place.children = ()
         if name not in self._explorers:
             self._explorers[name] = Explorer(workload(name))
         self._place.children = (self._explorers[name],)
+        self._about.value = html.escape(description(name))
 
 
 def description(name: str) -> str:

@@ -15,6 +15,7 @@ from qexplore.errors import Cancelled
 from qexplore.recipe import Recipe
 from qexplore.widgets.controls import Controls
 from qexplore.widgets.errors import ErrorPanel
+from qexplore.widgets.fit import FitFigures
 from qexplore.widgets.html import headline, recipe_words, runs_table
 from qexplore.widgets.results import Results
 from qexplore.widgets.style import STYLE
@@ -45,9 +46,9 @@ class Explorer(widgets.VBox):
         except UntraceableError:
             names = layer_names(model, None)
         self.controls = Controls(names, mode_problems(workload, model), self._changed)
-        self.quantize_button = widgets.Button(description="Quantize", button_style="primary", icon="play")
+        self.quantize_button = widgets.Button(description="Quantize", button_style="primary")
         self.quantize_button.on_click(lambda _: self.quantize())
-        self.cancel_button = widgets.Button(description="Cancel", icon="stop", disabled=True)
+        self.cancel_button = widgets.Button(description="Cancel", disabled=True)
         self.cancel_button.on_click(lambda _: self.task.cancel())
         self.progress = widgets.FloatProgress(min=0.0, max=1.0, description="Progress")
         self.status = widgets.HTML("Ready.").add_class("qx-status")
@@ -55,7 +56,7 @@ class Explorer(widgets.VBox):
         self.results = Results()
         self.results.layout.display = "none"
         self.table = widgets.HTML(runs_table([]))
-        self.shown = widgets.Dropdown(description="Shown run", options=[])
+        self.shown = widgets.Dropdown(description="Shown run", options=[]).add_class("qx-shown")
         self.shown.layout.display = "none"
         self.shown.observe(self._chosen, names="value")
         self.reuse_button = widgets.Button(
@@ -71,7 +72,7 @@ class Explorer(widgets.VBox):
             [actions, self.status, self.error_panel, self.headline, self.results, picker, self.table]
         ).add_class("qx-results")
         columns = widgets.Box([self.controls, right]).add_class("qx-columns")
-        super().__init__([widgets.HTML(STYLE), columns])
+        super().__init__([widgets.HTML(STYLE), columns, FitFigures()])
         self.add_class("qx-explorer")
         self._changed()
 

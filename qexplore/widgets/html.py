@@ -84,17 +84,14 @@ def runs_table(runs: list[Run]) -> str:
             "Run": number,
             "Recipe": recipe_words(run.recipe),
             run.metric: _figure(run.quantized_metric),
-            "Loss": f"{run.loss:+.4g}",
-            "Float": _figure(run.metrics["float"]),
+            "Loss": f"{run.loss:+.3g}",
             "Size (KiB)": f"{run.size['int8_bytes'] / 1024:,.0f}" + (" est." if run.size["estimated"] else ""),
             "Speedup": "simulated" if run.speed is None else f"{run.speed['speedup']:.2f}×",
             "SQNR (dB)": f"{run.metrics['sqnr_db']:.1f}",
-            "Engine": "none" if run.metrics["int8"] is None else run.engine,
-            "Took (s)": f"{run.seconds:.1f}",
         }
         for number, run in enumerate(runs, 1)
     ]
-    return _table(pd.DataFrame(rows))
+    return _table(pd.DataFrame(rows), "qx-runs")
 
 
 def layers_table(run: Run) -> str:
@@ -127,5 +124,6 @@ def _figure(value: float | None, form: str = ".4g") -> str:
     return "exact" if math.isinf(value) and value > 0 else format(value, form)
 
 
-def _table(frame: pd.DataFrame) -> str:
-    return f'<div class="qx-scroll">{frame.to_html(index=False, border=0, classes="qx-table", escape=True)}</div>'
+def _table(frame: pd.DataFrame, kind: str = "qx-layers") -> str:
+    table = frame.to_html(index=False, border=0, classes=["qx-table", kind], escape=True)
+    return f'<div class="qx-scroll">{table}</div>'

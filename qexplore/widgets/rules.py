@@ -34,7 +34,7 @@ class Rules(widgets.VBox):
             description="Layer or pattern", placeholder="layer1.* or one layer", options=layers, ensure_option=False
         )
         self.setting = widgets.Dropdown(description="There", options=list(SETTINGS))
-        self.add = widgets.Button(description="Add rule", icon="plus", tooltip="Use this setting for these layers")
+        self.add = widgets.Button(description="Add rule", tooltip="Use this setting for these layers")
         self.add.on_click(lambda _: self._add())
         self._list = widgets.VBox()
         super().__init__([self.pattern, self.setting, self.add, self._list])

@@ -14,7 +14,7 @@ STYLE = """
 .qx-results { flex: 1 1 480px; min-width: 0; overflow: hidden; }
 .qx-results .jupyter-widgets-output-area, .qx-results .widget-html { max-width: 100%; }
 .qx-cards { display: flex; flex-flow: row wrap; gap: 8px; line-height: 1.35; }
-.qx-card { flex: 1 1 150px; border: 1px solid var(--jp-border-color2); border-radius: 4px; padding: 6px 10px; }
+.qx-card { flex: 1 1 128px; border: 1px solid var(--jp-border-color2); border-radius: 4px; padding: 6px 10px; }
 .qx-card-title, .qx-card-note { font-size: 11px; color: var(--jp-ui-font-color2); }
 .qx-card-figure { font-size: 16px; font-weight: 600; color: var(--jp-ui-font-color1); }
 .qx-error { border-left: 4px solid var(--jp-error-color1); background: var(--jp-layout-color2); padding: 6px 10px; }
@@ -25,6 +25,12 @@ STYLE = """
 .qx-table th, .qx-table td { text-align: left; padding: 2px 8px; white-space: nowrap; }
 .qx-table th { border-bottom: 1px solid var(--jp-border-color1); }
 .qx-table tr:nth-child(even) { background: var(--jp-layout-color2); }
+.qx-runs td:nth-child(2) { white-space: normal; min-width: 180px; }
+.qx-shown { flex: 1 1 300px; }
+.qx-tabs > .lm-TabBar > .lm-TabBar-content { flex-wrap: wrap; }
+.qx-tabs > .lm-TabBar .lm-TabBar-tab {
+  flex: 0 0 auto !important; min-width: 0 !important; max-width: none !important; padding: 0 9px;
+}
 .qx-status .widget-html-content { font-size: 12px; color: var(--jp-ui-font-color2); }
 .qx-explorer .js-plotly-plot svg text { fill: var(--jp-ui-font-color1) !important; }
 .qx-explorer .js-plotly-plot .hoverlayer text { fill: #222 !important; }

@@ -96,7 +96,7 @@ def fine_tune(model: nn.Module, epochs: int, progress: Progress) -> None:
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-4)
     fit(
         model,
-        lambda: crops(generator, 16, 48, STEPS_PER_EPOCH, vary=True),
+        lambda: crops(generator, 16, 48, STEPS_PER_EPOCH // 2, vary=True),
         functional.mse_loss,
         optimizer,
         epochs,
@@ -105,7 +105,7 @@ def fine_tune(model: nn.Module, epochs: int, progress: Progress) -> None:
     )
 
 
-def pretrain(progress: Progress, epochs: int = 15) -> nn.Module:
+def pretrain(progress: Progress, epochs: int = 35) -> nn.Module:
     """The model trained from scratch; the caller seeds torch."""
     model = Denoiser()
     generator = torch.Generator().manual_seed(0)
