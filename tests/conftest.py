@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -176,7 +176,11 @@ def make() -> Callable[..., Workload]:
 
 
 @pytest.fixture
-def quick_timing(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Two short rounds of timing: the tests look at what is measured, not at how well."""
+def quick_timing(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Two short rounds of timing on one thread: the tests look at what is measured, not at how well."""
     monkeypatch.setattr(speed, "ROUNDS", (2, 2))
     monkeypatch.setattr(speed, "ROUND_SECONDS", 1e-4)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)

@@ -127,7 +127,7 @@ def test_the_int8_model_is_plain_torchs(conv: Workload, recipe: Recipe) -> None:
     x = normal(32, 3, 8, 8, seed=9)
     with torch.no_grad():
         assert torch.equal(run.model(x), theirs(x))
-        assert sqnr_db(conv.model(x), run.model(x)) > 15  # equal, and good
+        assert sqnr_db(conv.model(x), run.model(x)) > (5 if recipe.mode == "qat" else 25)  # training moves it
 
 
 EXACT = {name: STATIC[name] for name in ("no-guard", "minmax-per-tensor", "unfused", "affine-channels")}
@@ -185,7 +185,7 @@ class Reader(nn.Module):
 RECURRENT = {
     f"{kind.__name__}{''.join('-' + key for key in settings)}": (kind, settings)
     for kind in (nn.LSTM, nn.GRU)
-    for settings in ({}, {"bidirectional": True, "num_layers": 2}, {"batch_first": True}, {"bias": False})
+    for settings in ({}, {"bidirectional": True, "num_layers": 2}, {"batch_first": True})
 }
 
 
@@ -199,11 +199,23 @@ def test_the_dynamic_simulation_follows_the_kernels(make: Callable[..., Workload
         assert sqnr_db(run.model(x), run.simulated(x)) > 60
 
 
+@pytest.mark.parametrize("settings", [{"bias": False}, {"proj_size": 4}], ids=["no-bias", "projection"])
+def test_an_lstm_without_kernels_is_refused(make: Callable[..., Workload], settings: dict) -> None:
+    model = Reader(nn.LSTM, **settings)
+    model.after = nn.Linear(settings.get("proj_size", 12), 4)
+    workload = make(model, normal(7, 5, 6))
+    with pytest.raises(QexploreError, match=r"'rnn'.*\.$"):
+        quantize(workload, Recipe(mode="dynamic"))
+    run = quantize(workload, Recipe(mode="dynamic", rules=[LayerRule("rnn", keep_float=True)]))
+    assert run.layers.quantized.to_dict() == {"before": True, "rnn": False, "after": True}
+
+
+@pytest.mark.parametrize("bias", [True, False], ids=["bias", "no-bias"])
 @pytest.mark.parametrize("engine", SUPPORTED)
-def test_the_dynamic_simulation_of_a_linear(make: Callable[..., Workload], engine: str) -> None:
+def test_the_dynamic_simulation_of_a_linear(make: Callable[..., Workload], engine: str, bias: bool) -> None:
     torch.manual_seed(0)
     x = normal(16, 10)
-    model = nn.Sequential(nn.Linear(10, 20), nn.ReLU(), nn.Linear(20, 4))
+    model = nn.Sequential(nn.Linear(10, 20, bias=bias), nn.ReLU(), nn.Linear(20, 4, bias=bias))
     run = quantize(make(model, x), Recipe(mode="dynamic", engine=engine))
     with torch.no_grad():
         assert sqnr_db(run.model(x), run.simulated(x)) > 60
@@ -254,13 +266,16 @@ def test_below_eight_bits_the_dynamic_simulation_keeps_to_its_codes(lstm: Worklo
 
 def test_fewer_bits_are_worse(conv: Workload) -> None:
     def error(bits: int) -> float:
-        return quantize(conv, Recipe(activation=MIN_MAX, weight=TensorSpec(bits=bits))).metrics["sqnr_db"]
+        recipe = Recipe(activation=TensorSpec(bits=bits), weight=TensorSpec(bits=bits, symmetric=True))
+        return quantize(conv, recipe).metrics["sqnr_db"]
 
     assert error(8) > error(6) + 6 > error(4) + 12
 
 
 def names_of_types(model: nn.Module) -> dict[str, str]:
-    return {name: type(module).__name__ for name, module in model.named_modules() if name and not list(module.children())}
+    return {
+        name: type(module).__name__ for name, module in model.named_modules() if name and not list(module.children())
+    }
 
 
 def test_fusion_joins_and_unfused_keeps_apart(conv: Workload) -> None:
@@ -278,7 +293,7 @@ def test_fused_and_unfused_layers_in_the_table(conv: Workload) -> None:
     assert fused.loc["block.conv1", "output"] == "block.relu"
     apart = quantize(conv, Recipe(fuse=False)).layers
     assert apart.loc["block.conv1", "kind"] == "Conv2d"
-    assert {"block.bn1", "block.relu", "block.bn2"} <= set(apart.index)
+    assert {"block.bn1", "block.bn2"} <= set(apart.index)
 
 
 def codes(model: nn.Module) -> list[torch.Tensor]:
@@ -323,21 +338,41 @@ def test_a_layer_kept_float(conv: Workload, fuse: bool) -> None:
 @pytest.mark.parametrize("fuse", [True, False], ids=["fused", "unfused"])
 def test_a_container_kept_float(conv: Workload, fuse: bool) -> None:
     run = quantize(conv, Recipe(fuse=fuse, rules=[LayerRule("block", keep_float=True)]))
-    inside = [name for name in run.tensors.layer if name.startswith("block")]
-    assert not [name for name in inside if name != "block.add"]
     assert not any("quantized" in type(m).__module__ for m in run.model.block.modules())
-    assert not [n for n in run.model.graph.nodes if "quantized.add" in str(n.target)]
+    assert not int8_adds(run.model)
+    weights = run.tensors[run.tensors.kind == "weight"]
+    assert set(weights.name) == {"stem", "fc"}
     named = run.layers.quantized
-    assert not named[named.index.str.startswith("block")].any() and {"block.conv1", "block.conv2"} <= set(named.index)
     assert named["stem"] and named["fc"]
+    assert not named[["block.conv1", "block.conv2"]].any()
+    assert not named[named.index.str.startswith("block")].any()
+
+
+def int8_adds(model: nn.Module) -> list[str]:
+    return [n.name for n in model.graph.nodes if n.op == "call_function" and "add" in n.name and "relu" in n.name]
 
 
 @pytest.mark.parametrize("fuse", [True, False], ids=["fused", "unfused"])
 def test_a_functional_add_kept_float(conv: Workload, fuse: bool) -> None:
+    assert int8_adds(quantize(conv, Recipe(fuse=fuse)).model) == ["add_relu"]
     run = quantize(conv, Recipe(fuse=fuse, rules=[LayerRule("block.add", keep_float=True)]))
-    assert not [n for n in run.model.graph.nodes if "quantized" in str(n.target) and "add" in str(n.target)]
+    assert not int8_adds(run.model)
     assert run.layers.quantized[["block.conv1", "block.conv2", "fc"]].all()
-    assert not run.layers.quantized["block.add"]
+    adds = run.layers[run.layers.kind.str.contains("add")]
+    assert len(adds) == 1 and not adds.quantized.any()
+
+
+@pytest.mark.parametrize("fuse", [True, False], ids=["fused", "unfused"])
+def test_every_layer_of_the_table_can_be_kept_float(conv: Workload, fuse: bool) -> None:
+    for name in quantize(conv, Recipe(fuse=fuse)).layers.index:
+        layers = quantize(conv, Recipe(fuse=fuse, rules=[LayerRule(name, keep_float=True)])).layers
+        assert not layers.quantized.get(name, default=False), name
+
+
+def test_the_add_of_the_table_is_the_one_a_rule_keeps_float(conv: Workload) -> None:
+    layers = quantize(conv, Recipe()).layers
+    (name,) = layers.index[layers.kind == "add + ReLU"]
+    assert not int8_adds(quantize(conv, Recipe(rules=[LayerRule(name, keep_float=True)])).model)
 
 
 def test_a_layer_kept_float_in_dynamic_mode(lstm: Workload) -> None:
@@ -350,7 +385,7 @@ def test_a_layer_kept_float_in_dynamic_mode(lstm: Workload) -> None:
 def test_a_layer_kept_float_helps(conv: Workload) -> None:
     crude = TensorSpec(bits=3, symmetric=True)
     all_layers = quantize(conv, Recipe(weight=crude)).metrics["sqnr_db"]
-    spared = Recipe(weight=crude, rules=[LayerRule("block.*", keep_float=True)])
+    spared = Recipe(weight=crude, rules=[LayerRule("fc", keep_float=True)])
     assert quantize(conv, spared).metrics["sqnr_db"] > all_layers + 1
 
 
@@ -368,11 +403,16 @@ def test_four_bits_for_one_layer(conv: Workload) -> None:
 
 
 def test_another_activation_spec_for_one_layer(conv: Workload) -> None:
-    rule = LayerRule("stem", activation=TensorSpec("minmax", symmetric=True))
-    run = quantize(conv, Recipe(activation=MIN_MAX, rules=[rule]))
-    zero_points = run.tensors[run.tensors.kind == "activation"].set_index("layer").zero_point
-    assert zero_points["stem"] == 127
-    assert zero_points["input"] != 127
+    def activations(*rules: LayerRule):
+        tensors = quantize(conv, Recipe(activation=MIN_MAX, rules=rules)).tensors
+        return tensors[tensors.kind == "activation"].set_index("name")
+
+    before, after = (
+        activations(),
+        activations(LayerRule("block.conv2", activation=TensorSpec("minmax", symmetric=True))),
+    )
+    assert list(before.index[before.scale != after.scale]) == ["block.bn2"]
+    assert after.zero_point["block.bn2"] == 127
 
 
 @pytest.mark.parametrize("mode", ["static", "qat", "dynamic"])

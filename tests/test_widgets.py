@@ -114,20 +114,23 @@ def test_quantize_fills_headline_table_and_tabs(explorer: Explorer) -> None:
     assert "static" in explorer.table.value
     assert "KiB" in explorer.headline.value
     assert explorer.progress.value == 1.0
+    titles = set()
     for title in [*PLOTS, TABLE]:
         explorer.results.open_tab(title)
-        shown = [len(place.children) > 0 for place in explorer.results.children]
-        assert shown.index(True) == explorer.results.selected_index and sum(shown) == 1
+        assert explorer.results.title == title
+        assert (explorer.results.tensor.layout.display is None) == (title in {"Activations", "Weights", "Channels"})
+        titles.add(explorer.results.figure.layout.title.text)
+    assert len(titles) == len(list(PLOTS))
 
 
 def test_figures_are_kept_and_updated_in_place(explorer: Explorer) -> None:
     run(explorer)
     explorer.results.open_tab("Activations")
-    view = explorer.results._views["Activations"]
-    figure, before = view.figure, view.figure.layout.title.text
+    figure, tensor = explorer.results.figure, explorer.results.tensor
+    before = figure.layout.title.text
     traces = [trace.uid for trace in figure.data]
-    view.tensor.value = view.tensor.options[-1]
-    assert view.figure is figure
+    tensor.value = tensor.options[-1]
+    assert explorer.results.figure is figure
     assert [trace.uid for trace in figure.data] == traces
     assert figure.layout.title.text != before
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import numpy as np
@@ -31,8 +32,8 @@ def benchmark(
 
     Args:
         inputs: one batch.
-        rounds: how often each model is timed; by default as often as 1.5 s allow, 7 to 25 times. A round
-            repeats the model for about 0.02 s.
+        rounds: how often each model is timed, a round repeating it for about 0.02 s; by default for 1.5 s,
+            7 to 25 rounds.
 
     Returns:
         `float_ms`, `int8_ms`: median milliseconds a batch; `speedup`: median of the rounds' own ratios
@@ -48,14 +49,16 @@ def benchmark(
     with torch.no_grad():
         once = [timer.timeit(WARM_UPS).mean for timer in timers]
         repeats = [max(1, round(ROUND_SECONDS / seconds)) for seconds in once]
-        if rounds is None:
-            a_round = sum(seconds * repeat for seconds, repeat in zip(once, repeats, strict=True))
-            rounds = min(max(round(TOTAL_SECONDS / a_round), ROUNDS[0]), ROUNDS[1])
-        for position in range(rounds):
+        least, most = (rounds, rounds) if rounds is not None else ROUNDS
+        started = time.perf_counter()
+        while (done := len(times[0])) < most:
+            elapsed = time.perf_counter() - started
+            if done >= least and elapsed >= TOTAL_SECONDS:
+                break
             stop_if(cancel)
+            progress(f"Timing, round {done + 1}", max(done / most, min(elapsed / TOTAL_SECONDS, 0.99)))
             for timer, repeat, series in zip(timers, repeats, times, strict=True):
                 series.append(timer.timeit(repeat).mean * 1e3)
-            progress(f"Timing, round {position + 1} of {rounds}", (position + 1) / rounds)
     ratios = np.array(times[0]) / np.array(times[1])
     low, middle, high = np.quantile(ratios, [0.25, 0.5, 0.75])
     return {
@@ -68,5 +71,5 @@ def benchmark(
         "int8_times": times[1],
         "batch": batch_size(inputs),
         "threads": threads,
-        "rounds": rounds,
+        "rounds": len(times[0]),
     }

@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 from collections import defaultdict
 from dataclasses import dataclass
+from functools import cache
 
 from torch import fx, nn
 from torch.ao.quantization import FakeQuantize, QConfig, QConfigMapping
@@ -95,6 +96,7 @@ def convert(prepared: Prepared) -> Conversion:
     return Conversion(int8, reference, tuple(tensors), tuple(layers), probes)
 
 
+@cache
 def backend_config(fuse: bool) -> BackendConfig:
     """torch.ao's native backend configuration, whole or without its fusions."""
     native = get_native_backend_config()

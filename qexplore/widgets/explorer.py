@@ -54,7 +54,6 @@ class Explorer(widgets.VBox):
         self.status = widgets.HTML("Ready.").add_class("qx-status")
         self.headline = widgets.HTML()
         self.results = Results()
-        self.results.layout.display = "none"
         self.table = widgets.HTML(runs_table([]))
         self.shown = widgets.Dropdown(description="Shown run", options=[]).add_class("qx-shown")
         self.shown.layout.display = "none"
@@ -121,7 +120,7 @@ class Explorer(widgets.VBox):
         options = [(f"{i}: {recipe_words(r.recipe)}", i - 1) for i, r in enumerate(self.runs, 1)]
         self.shown.options = options
         self.shown.value = len(self.runs) - 1
-        for widget in (self.shown, self.reuse_button, self.results):
+        for widget in (self.shown, self.reuse_button):
             widget.layout.display = None
         self._show(run)
 

@@ -16,11 +16,11 @@ def live_figure() -> go.FigureWidget:
 def redraw(widget: go.FigureWidget, figure: go.Figure) -> None:
     """Make `widget` show `figure`; traces are updated in place where their number and types are the same."""
     same = [trace.type for trace in widget.data] == [trace.type for trace in figure.data]
+    if not same:
+        widget.data = ()
+        widget.add_traces(list(figure.data))
     with widget.batch_update():
         if same:
             for old, new in zip(widget.data, figure.data, strict=True):
                 old.update(new.to_plotly_json(), overwrite=True)
-    if not same:
-        widget.data = ()
-        widget.add_traces(list(figure.data))
-    widget.layout = figure.layout
+        widget.update_layout(figure.layout.to_plotly_json(), overwrite=True)

@@ -1,86 +1,83 @@
-"""The tabs of pictures for one run; only the tab that is open is drawn."""
+"""The pictures of one run behind a bar of tabs, all drawn into one figure."""
 
 from __future__ import annotations
 
 from typing import Any
 
 import ipywidgets as widgets
+import plotly.graph_objects as go
 
 from qexplore.analysis import Run
-from qexplore.plots import PLOTS, Plot
+from qexplore.plots import PLOTS
 from qexplore.widgets.figure import live_figure, redraw
 from qexplore.widgets.html import layers_table
 
 TABLE = "Table"
+TITLES = (*PLOTS, TABLE)
 
 
-class Results(widgets.Tab):
-    """A tab for each registered plot and one for the table of layers; the same widgets for every run."""
+class Results(widgets.VBox):
+    """A tab for each registered plot and one for the table of layers.
+
+    There is one figure widget for all tabs, made with the first run: each brings 5 MB of script to the browser, and
+    a figure that never leaves the page keeps its size.
+
+    Attributes:
+        bar: the tabs; `open_tab(title)` opens one.
+        tensor: which tensor is shown, in tabs that show one.
+        figure: the figure widget; None before the first run.
+    """
 
     def __init__(self) -> None:
         self._run: Run | None = None
-        self._views = {title: FigureView(PLOTS[title]) for title in PLOTS} | {TABLE: TableView()}
-        super().__init__([widgets.VBox() for _ in self._views], titles=tuple(self._views), selected_index=0)
-        self.add_class("qx-tabs")
-        self.observe(lambda _: self._draw(), names="selected_index")
+        self.figure: go.FigureWidget | None = None
+        self.bar = widgets.Tab([widgets.Box() for _ in TITLES], titles=TITLES, selected_index=0).add_class("qx-tabs")
+        self.tensor = widgets.Dropdown(description="Tensor")
+        self._table = widgets.HTML()
+        self._place = widgets.VBox()
+        super().__init__([self.bar, widgets.VBox([self.tensor, self._place, self._table]).add_class("qx-panel")])
+        self.bar.observe(self._changed, names="selected_index")
+        self.tensor.observe(self._changed, names="value")
+        self.layout.display = "none"
 
-    def show(self, run: Run) -> None:
-        """Show another run in the open tab; the others follow when they are opened."""
-        self._run = run
-        self._draw()
+    @property
+    def title(self) -> str:
+        """The title of the open tab."""
+        return TITLES[self.bar.selected_index or 0]
 
     def open_tab(self, title: str) -> None:
         """Open the tab of this title."""
-        self.selected_index = list(self._views).index(title)
-
-    def _draw(self) -> None:
-        if self._run is None or self.selected_index is None:
-            return
-        view = list(self._views.values())[self.selected_index]
-        view.show(self._run)
-        # A figure in a hidden tab takes a wrong size, so a tab holds its figure only while it is open.
-        for position, place in enumerate(self.children):
-            place.children = view.children if position == self.selected_index else ()
-
-
-class FigureView:
-    """One figure and, where it shows a single tensor, the choice of the tensor."""
-
-    def __init__(self, plot: Plot) -> None:
-        self._plot = plot
-        self._run: Run | None = None
-        self.figure = live_figure()
-        self.tensor = widgets.Dropdown(description="Tensor")
-        self.tensor.observe(lambda _: self._draw(), names="value")
-        self.children: tuple[Any, ...] = (self.tensor, self.figure) if plot.tensors else (self.figure,)
+        self.bar.selected_index = TITLES.index(title)
 
     def show(self, run: Run) -> None:
-        """Draw the run, with the tensor chosen before where it has one of that name."""
-        if run is self._run:
-            return
-        self._run = None
-        if self._plot.tensors:
-            names = run.tensors.name[run.tensors.kind == self._plot.tensors].tolist()
-            before = self.tensor.value
-            self.tensor.options = names
-            self.tensor.value = before if before in names else (names[0] if names else None)
+        """Show a run in the open tab; the others follow when they are opened."""
         self._run = run
+        self.layout.display = None
+        if self.figure is None:
+            self.figure = live_figure()
+            self._place.children = (self.figure,)
+        self._draw()
+
+    def _changed(self, change: Any) -> None:
         self._draw()
 
     def _draw(self) -> None:
-        if self._run is None or (self._plot.tensors and self.tensor.value is None):
+        run, self._run = self._run, None  # setting the tensor's options below must not draw a second time
+        if run is None or self.figure is None:
             return
-        arguments = (self._run, self.tensor.value) if self._plot.tensors else (self._run,)
-        redraw(self.figure, self._plot(*arguments))
-
-
-class TableView:
-    """The table of layers."""
-
-    def __init__(self) -> None:
-        self._html = widgets.HTML()
-        self.children: tuple[Any, ...] = (self._html,)
-
-    def show(self, run: Run) -> None:
-        """Show the run's layers."""
-        self._html.value = layers_table(run)
+        plot = PLOTS[self.title] if self.title in PLOTS else None
+        kind = plot.tensors if plot else None
+        if kind:
+            names = run.tensors.name[run.tensors.kind == kind].tolist()
+            before = self.tensor.value
+            if list(self.tensor.options) != names:
+                self.tensor.options = names
+                self.tensor.value = before if before in names else (names[0] if names else None)
+        if plot:
+            redraw(self.figure, plot(run, self.tensor.value or "") if kind else plot(run))
+        else:
+            self._table.value = layers_table(run)
+        self.tensor.layout.display = None if kind else "none"
+        self._place.layout.display = None if plot else "none"
+        self._table.layout.display = "none" if plot else None
+        self._run = run

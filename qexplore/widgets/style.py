@@ -31,6 +31,8 @@ STYLE = """
 .qx-tabs > .lm-TabBar .lm-TabBar-tab {
   flex: 0 0 auto !important; min-width: 0 !important; max-width: none !important; padding: 0 9px;
 }
+.qx-tabs > .widget-tab-contents { display: none; }
+.qx-panel { border: 1px solid var(--jp-border-color1); border-top: none; padding: 8px; overflow: hidden; }
 .qx-status .widget-html-content { font-size: 12px; color: var(--jp-ui-font-color2); }
 .qx-explorer .js-plotly-plot svg text { fill: var(--jp-ui-font-color1) !important; }
 .qx-explorer .js-plotly-plot .hoverlayer text { fill: #222 !important; }

@@ -1,5 +1,5 @@
-"""The demo workloads; importing this package registers them."""
+"""The demo workloads; importing this package registers them, in the order they are shown."""
 
-from qexplore.zoo import denoise, digits, digits_mobile, pydoc_lstm
+from importlib import import_module
 
-DEMOS = {module.NAME: module for module in (digits, digits_mobile, pydoc_lstm, denoise)}
+DEMOS = {name: import_module(f"qexplore.zoo.{name}") for name in ("digits", "digits_mobile", "pydoc_lstm", "denoise")}

@@ -128,4 +128,4 @@ def denoise() -> Workload:
     """CNN that removes noise from a photograph: see and measure in dB what int8 does (static, QAT)."""
     calibration = [dirty for dirty, _ in crops(torch.Generator().manual_seed(1), batch=4, size=128, steps=8)]
     model = load_weights(Denoiser(), NAME)
-    return Workload(NAME, model, calibration, psnr, metric="PSNR (dB)", train=fine_tune)
+    return Workload(NAME, model, calibration, psnr, metric="PSNR (dB)", train=fine_tune, picture=photographs()[1])
