@@ -39,17 +39,17 @@ def checked(batches: Iterable[Batch], workload: str) -> Iterator[Batch]:
     """
     position = -1
     for position, batch in enumerate(batches):
-        entries = batch.values() if isinstance(batch, Mapping) else [batch] if _is_leaf(batch) else batch
+        entries = list(batch.values() if isinstance(batch, Mapping) else [batch] if _is_leaf(batch) else batch)
         for entry in entries:
             if not isinstance(entry, torch.Tensor):
                 raise QexploreError(
                     f"Calibration batch {position} of workload {workload!r} holds a {type(entry).__name__}; "
                     "give a tensor, a tuple of tensors or a dict of tensors."
                 )
-            if entry.numel() == 0:
-                raise QexploreError(
-                    f"Calibration batch {position} of workload {workload!r} is empty; leave it out or fill it."
-                )
+        if not entries or any(entry.numel() == 0 for entry in entries):
+            raise QexploreError(
+                f"Calibration batch {position} of workload {workload!r} is empty; leave it out or fill it."
+            )
         yield batch
     if position < 0:
         raise QexploreError(f"Calibration of workload {workload!r} has no batches; give at least one.")

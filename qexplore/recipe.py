@@ -25,10 +25,10 @@ def _check_bool(settings: object, *names: str) -> None:
             raise QexploreError(f"{name} is {getattr(settings, name)!r}; give True or False.")
 
 
-def _check_specs(settings: object) -> None:
+def _check_specs(settings: object, may_lack: bool) -> None:
     for name in ("activation", "weight"):
         value = getattr(settings, name)
-        if value is not None and not isinstance(value, TensorSpec):
+        if not isinstance(value, TensorSpec) and not (may_lack and value is None):
             raise QexploreError(f"{name} is {value!r}; give a TensorSpec.")
 
 
@@ -63,7 +63,8 @@ class LayerRule:
     Args:
         pattern: layer name with shell wildcards, such as `blocks.0.conv1` or `blocks.*`.
         keep_float: leave these layers in float.
-        activation, weight: specs that replace the recipe's own for these layers.
+        activation, weight: specs that replace the recipe's own for these layers; the activation's is for what
+            the layer gives, and for what it reads where that comes from outside or from a float layer.
     """
 
     pattern: str
@@ -79,7 +80,7 @@ class LayerRule:
             raise QexploreError(f"Rule {self.pattern!r} both keeps its layers float and gives specs; choose one.")
         if not self.keep_float and self.activation is None and self.weight is None:
             raise QexploreError(f"Rule {self.pattern!r} changes nothing; set keep_float, activation or weight.")
-        _check_specs(self)
+        _check_specs(self, may_lack=True)
 
     def matches(self, layer: str) -> bool:
         """Whether `layer` or a module that contains it has a name the pattern describes."""
@@ -115,11 +116,15 @@ class Recipe:
     epochs: int = 3
 
     def __post_init__(self) -> None:
+        if not isinstance(self.rules, list | tuple):
+            raise QexploreError(f"rules is {self.rules!r}; give a list of LayerRule(pattern, ...) entries.")
         object.__setattr__(self, "rules", tuple(self.rules))
         _check_bool(self, "fuse")
         _check_choice("mode", self.mode, MODES)
         _check_choice("overflow_guard", self.overflow_guard, OVERFLOW_GUARDS)
-        _check_specs(self)
+        _check_specs(self, may_lack=False)
+        if not isinstance(self.engine, str):
+            raise QexploreError(f'engine is {self.engine!r}; give "auto" or the name of an engine.')
         for name, least in (("seed", 0), ("epochs", 1)):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int) or value < least:

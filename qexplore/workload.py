@@ -53,6 +53,10 @@ class Workload:
             raise QexploreError(
                 f"model of workload {self.name!r} is a {type(self.model).__name__}; give a torch.nn.Module."
             )
+        if not isinstance(self.calibration, Iterable):
+            raise QexploreError(
+                f"calibration of workload {self.name!r} is a {type(self.calibration).__name__}; give a list of batches."
+            )
         if iter(self.calibration) is self.calibration:
             raise QexploreError(
                 f"calibration of workload {self.name!r} can be read only once; give a list or another re-iterable."

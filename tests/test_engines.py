@@ -429,7 +429,7 @@ def test_engines_this_build_lacks_are_refused(monkeypatch: pytest.MonkeyPatch) -
     with pytest.raises(QexploreError, match=r"lacks engine 'qnnpack': choose one of fbgemm\."):
         resolve_engine(Recipe(engine="qnnpack"))
     assert resolve_engine(Recipe()).name == "fbgemm"
-    with pytest.raises(QexploreError, match="no engine named 'x68'.*did you mean 'x86'"):
+    with pytest.raises(QexploreError, match=r"no engine named 'x68'.*did you mean 'x86'"):
         resolve_engine(Recipe(engine="x68"))
 
 

@@ -5,14 +5,16 @@ from __future__ import annotations
 import torch
 from torch import nn
 
+from qexplore.batches import call, first_tensor
 from qexplore.calibrate.graph import FloatGraph, UntraceableError, layer_names, trace
 from qexplore.engines import OBSERVERS
-from qexplore.engines.dynamic import dynamic_layers
+from qexplore.engines.dynamic import NOTHING_DYNAMIC, dynamic_layers, eligible
 from qexplore.errors import QexploreError
 from qexplore.recipe import Recipe
-from qexplore.workload import Workload
+from qexplore.workload import Batch, Workload
 
 SHOWN_NAMES = 20
+NO_TENSOR = "The model returns no tensor, so it cannot be compared; return a tensor or a tuple of them."
 
 
 def checked_graph(workload: Workload, model: nn.Module, recipe: Recipe) -> FloatGraph | None:
@@ -26,37 +28,49 @@ def checked_graph(workload: Workload, model: nn.Module, recipe: Recipe) -> Float
     for spec in recipe.specs():
         OBSERVERS[spec.observer]
     graph = None
+    if recipe.mode == "qat" and workload.train is None:
+        raise QexploreError(_no_train(workload))
     try:
         graph = trace(model)
     except UntraceableError:
         if recipe.mode != "dynamic":
             raise
-    problem = mode_problems(workload, model).get(recipe.mode)
-    if problem:
-        raise QexploreError(problem)
     _check_rules(recipe, layer_names(model, graph))
     if recipe.mode == "dynamic":
         dynamic_layers(model, recipe)
     return graph
 
 
+def check_output(model: nn.Module, batch: Batch) -> None:
+    """Refuse a model whose output cannot be compared.
+
+    Raises:
+        QexploreError: the output holds no tensor.
+    """
+    with torch.no_grad():
+        if first_tensor(call(model, batch)) is None:
+            raise QexploreError(NO_TENSOR)
+
+
 def mode_problems(workload: Workload, model: nn.Module) -> dict[str, str]:
     """By mode, the sentence that says why the workload cannot be quantized in it; modes that work are left out."""
     problems = {}
     if workload.train is None:
-        problems["qat"] = (
-            f"Mode 'qat' trains the model and workload {workload.name!r} has no train function; "
-            "give Workload(train=...) or use mode 'static'."
-        )
+        problems["qat"] = _no_train(workload)
     try:
         trace(model)
     except UntraceableError as error:
         problems["static"] = problems["qat"] = str(error)
-    try:
-        dynamic_layers(model, Recipe())
-    except QexploreError as error:
-        problems["dynamic"] = str(error)
+    if not eligible(model):
+        problems["dynamic"] = NOTHING_DYNAMIC
     return problems
+
+
+def _no_train(workload: Workload) -> str:
+    return (
+        f"Mode 'qat' trains the model and workload {workload.name!r} has no train function; "
+        "give Workload(train=...) or use mode 'static'."
+    )
 
 
 def _check_rules(recipe: Recipe, names: list[str]) -> None:

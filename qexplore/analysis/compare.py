@@ -9,9 +9,9 @@ from functools import partial
 
 import torch
 
+from qexplore.analysis.checks import NO_TENSOR
 from qexplore.batches import first_tensor
 from qexplore.engines import Conversion
-from qexplore.errors import QexploreError
 from qexplore.numerics.errors import ErrorMeter
 from qexplore.progress import Cancel, Report, stop_if
 from qexplore.workload import Batch
@@ -50,7 +50,7 @@ def compare(conversion: Conversion, batches: Sequence[Batch], report: Report, ca
         for position, batch in enumerate(batches):
             report(f"Comparing layers, batch {position + 1} of {len(batches)}", position / len(batches))
             reference: dict[str, torch.Tensor] = {}
-            output = _output(conversion.probes["float"].run(batch, reference.setdefault))
+            output = _output(conversion.probes["float"].run(batch, partial(_keep, reference)))
             for key, tensor in tensors.items():
                 if key in reference:
                     x = reference[key]
@@ -69,16 +69,17 @@ def compare(conversion: Conversion, batches: Sequence[Batch], report: Report, ca
     return result
 
 
+def _keep(reference: dict[str, torch.Tensor], name: str, x: torch.Tensor) -> None:
+    reference[name] = x.clone()  # an operation in place later on must not change it
+
+
 def _add(meters: dict[str, ErrorMeter], reference: dict[str, torch.Tensor], name: str, x: torch.Tensor) -> None:
     meters[name].add(reference[name], x)
 
 
 def _output(value: object) -> torch.Tensor:
     tensor = first_tensor(value)
-    if tensor is None:
-        raise QexploreError(
-            "The model returns no tensor, so it cannot be compared; return a tensor or a tuple of them."
-        )
+    assert tensor is not None, NO_TENSOR
     return tensor.dequantize() if tensor.is_quantized else tensor
 
 

@@ -15,6 +15,7 @@ from qexplore.calibrate.graph import FloatGraph
 from qexplore.engines import Conversion, Engine
 from qexplore.engines.dynamic import convert_dynamic
 from qexplore.engines.fx import convert, prepare
+from qexplore.engines.fx_names import Groups
 from qexplore.errors import QexploreError
 from qexplore.progress import Cancel, Report, cancellable, part, stop_if
 from qexplore.recipe import Recipe
@@ -52,9 +53,13 @@ def convert_model(
         calibration.require_finite([t.name for t in conversion.tensors if t.kind == "activation"])
         return conversion, history
     assert graph is not None
-    prepared = prepare(model, graph, recipe, engine, guard, batches[0])
+    try:
+        prepared = prepare(model, graph, recipe, engine, guard, batches[0])
+    except Exception as error:
+        raise QexploreError(f"torch.ao cannot prepare this model: {_first_line(error)}; use mode 'dynamic'.") from error
     if not prepared.groups.observers:
         raise QexploreError("The recipe leaves nothing to quantize; quantize at least one layer.")
+    _check_reach(recipe, prepared.groups)
     calibration.require_finite(prepared.groups.observed())
     prepared.module.eval()
     calibrating = part(report, 0.0, 0.1 if recipe.mode == "qat" else 0.9)
@@ -72,6 +77,31 @@ def convert_model(
         return convert(prepared), history
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         raise QexploreError(
-            f"Engine {engine.name!r} cannot convert this model: {str(error).splitlines()[0]}; "
+            f"Engine {engine.name!r} cannot convert this model: {_first_line(error)}; "
             "keep the layer float with a rule or choose another engine."
         ) from error
+
+
+def _check_reach(recipe: Recipe, groups: Groups) -> None:
+    """Refuse a rule that names only a later part of a fused layer, which is quantized as its first part is.
+
+    Raises:
+        QexploreError: naming the layer that the rule should name.
+    """
+    for rule in recipe.rules:
+        missed = None
+        for first in groups.ends:
+            if rule.matches(groups.name(first)):
+                break
+            names = [groups.graph.names[node.name] for node in groups.members(first)]
+            missed = first if any(rule.matches(name) for name in names) else missed
+        else:
+            if missed is not None:
+                raise QexploreError(
+                    f"Rule {rule.pattern!r} names a part of layer {groups.name(missed)!r}, where "
+                    f"{groups.kind(missed)} are one operation; name that layer, or switch fusion off."
+                )
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")

@@ -8,6 +8,7 @@ from collections.abc import Callable
 import pandas as pd
 import torch
 from torch import nn
+from torch.utils.hooks import RemovableHandle
 
 from qexplore.engines.qat import for_evaluation, freeze
 from qexplore.errors import Cancelled, QexploreError
@@ -41,9 +42,10 @@ def finetune(
     """
     rows = [{"epoch": 0, "loss": math.nan, "metric": evaluate(for_evaluation(module))}]
     trained_freely = epochs - max(1, round(epochs * FROZEN_SHARE)) if epochs > 1 else epochs
+    hooks: list[RemovableHandle] = []
     for epoch in range(epochs):
         if epoch == trained_freely:
-            freeze(module)
+            hooks = freeze(module)
         within = part(report, epoch / epochs, (epoch + 0.9) / epochs)
         progress = _Listener(f"Training, epoch {epoch + 1} of {epochs}", within, cancel)
         progress()
@@ -55,6 +57,8 @@ def finetune(
         losses = progress.losses
         loss = sum(losses) / len(losses) if losses else math.nan
         rows.append({"epoch": epoch + 1, "loss": loss, "metric": evaluate(for_evaluation(module))})
+    for hook in hooks:
+        hook.remove()
     module.eval()
     return pd.DataFrame(rows)
 
@@ -65,19 +69,23 @@ class _Listener:
     def __init__(self, title: str, report: Report, cancel: Cancel) -> None:
         self.title, self.report, self.cancel = title, report, cancel
         self.losses: list[float] = []
+        self.done = 0.0
 
     def __call__(self, message: object = "", fraction: object = 0.0, **figures: float) -> None:
         stop_if(self.cancel)
         if "loss" in figures:
             self.losses.append(float(figures["loss"]))
         loss = f", loss {self.losses[-1]:.3g}" if self.losses else ""
-        self.report(f"{self.title}{loss}", fraction if isinstance(fraction, int | float) else 0.0)
+        if isinstance(fraction, int | float):
+            self.done = max(self.done, float(fraction))
+        self.report(f"{self.title}{loss}", self.done)
 
 
 def _train(workload: Workload, module: nn.Module, progress: Callable[..., None]) -> None:
     assert workload.train is not None
     try:
-        workload.train(module, 1, progress)
+        with torch.enable_grad():
+            workload.train(module, 1, progress)
     except (Cancelled, QexploreError):
         raise
     except Exception as error:

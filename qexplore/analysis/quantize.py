@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import math
 import time
 from functools import partial
@@ -11,7 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from qexplore.analysis.checks import checked_graph
+from qexplore.analysis.checks import check_output, checked_graph
 from qexplore.analysis.compare import compare
 from qexplore.analysis.convert import convert_model
 from qexplore.analysis.isolate import seeded
@@ -21,6 +20,7 @@ from qexplore.analysis.speed import benchmark
 from qexplore.analysis.tables import histograms, layer_table, tensor_table
 from qexplore.batches import call, checked, first_tensor
 from qexplore.calibrate import Calibration, calibrate
+from qexplore.calibrate.graph import float_copy
 from qexplore.engines import Conversion, resolve_engine, resolve_guard
 from qexplore.engines.engine import using
 from qexplore.errors import Cancelled, QexploreError
@@ -56,14 +56,15 @@ def quantize(
             f"The calibration belongs to workload {calibration.workload.name!r}, not to {workload.name!r}; "
             "make one with qx.calibrate(workload)."
         )
-    engine = resolve_engine(recipe)
+    engine = resolve_engine(recipe, workload.model)
     guard = resolve_guard(recipe, engine)
     evaluate = partial(_evaluate, workload, cancel)
     with seeded(recipe.seed), using(engine.name):
-        model = copy.deepcopy(workload.model).eval()
+        model = float_copy(workload.model)
         graph = checked_graph(workload, model, recipe)
         batches = list(checked(workload.calibration, workload.name))
         calibration = calibration or calibrate(workload, progress=part(report, 0.0, 0.1), cancel=cancel)
+        check_output(model, batches[0])
         qat = recipe.mode == "qat"
         converting, comparing, measuring, timing = _parts(report, 0.1, *((0.8, 0.85, 0.95) if qat else (0.4, 0.6, 0.8)))
         conversion, history = convert_model(
@@ -120,16 +121,20 @@ def _evaluate(workload: Workload, cancel: Cancel, model: nn.Module) -> float:
     """The workload's metric of `model`, with Cancel at work inside and its mistakes named."""
     handle = cancellable(model, cancel)
     try:
-        value = float(workload.evaluate(model))
+        value = workload.evaluate(model)
     except (Cancelled, QexploreError):
         raise
     except Exception as error:
         raise QexploreError(f"evaluate of workload {workload.name!r} failed: {error}.") from error
     finally:
         handle.remove()
-    if not math.isfinite(value):
-        raise QexploreError(f"evaluate of workload {workload.name!r} gave {value}; it has to be a finite number.")
-    return value
+    try:
+        metric = float(value)
+    except (TypeError, ValueError, RuntimeError):
+        metric = math.nan
+    if not math.isfinite(metric):
+        raise QexploreError(f"evaluate of workload {workload.name!r} gave {value!r}; it has to be a finite number.")
+    return metric
 
 
 def _size(model: nn.Module, conversion: Conversion) -> dict[str, Any]:

@@ -114,6 +114,15 @@ def load_run(path: str | Path) -> Run:
         raise QexploreError(f"{str(path)!r} is no saved run: it is not valid JSON.") from error
     if not isinstance(record, dict) or record.get("format") != FORMAT or not set(RECORDED) <= set(record):
         raise QexploreError(f"{str(path)!r} is no saved run of this version of qexplore; save it again.")
+    try:
+        return _rebuilt(record)
+    except QexploreError:
+        raise
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise QexploreError(f"{str(path)!r} is no saved run: it is damaged ({error}); save it again.") from error
+
+
+def _rebuilt(record: dict[str, Any]) -> Run:
     values = {name: _restored(record[name]) for name in RECORDED}
     values["recipe"] = Recipe.from_json(json.dumps(record["recipe"]))
     values["tensors"], values["history"] = pd.DataFrame(values["tensors"]), pd.DataFrame(values["history"])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -10,9 +9,9 @@ import torch
 from torch import nn
 
 from qexplore.batches import call, checked, first_tensor, positional
-from qexplore.calibrate.graph import Recorder, UntraceableError, trace
+from qexplore.calibrate.graph import Recorder, UntraceableError, float_copy, trace
 from qexplore.calibrate.stats import TensorStats, measure
-from qexplore.errors import QexploreError
+from qexplore.errors import Cancelled, QexploreError
 from qexplore.progress import Cancel, Report, no_report, stop_if
 from qexplore.workload import Batch, Workload
 
@@ -63,7 +62,7 @@ def calibrate(
     Raises:
         QexploreError: the calibration is empty or holds something else than tensors.
     """
-    model = copy.deepcopy(workload.model).eval()
+    model = float_copy(workload.model)
     stats: dict[str, TensorStats] = {}
 
     def take(name: str, value: object) -> None:
@@ -78,7 +77,16 @@ def calibrate(
     with torch.no_grad():
         for position, batch in enumerate(checked(batches, workload.name)):
             stop_if(cancel)
-            run(batch)
+            try:
+                run(batch)
+            except (Cancelled, QexploreError):
+                raise
+            except Exception as error:
+                reason = (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
+                raise QexploreError(
+                    f"The model of workload {workload.name!r} fails on calibration batch {position}: {reason}; "
+                    "give batches that fit it."
+                ) from error
             progress(f"Calibration batch {position + 1} of {len(batches)}", (position + 1) / len(batches))
     return Calibration(workload, stats, inputs)
 

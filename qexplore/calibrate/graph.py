@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import operator
 import traceback
 from dataclasses import dataclass
@@ -50,6 +51,12 @@ class _Tracer(fx.Tracer):
         result = super().call_module(m, forward, args, kwargs)
         self.inside = outer
         return result
+
+
+def float_copy(model: nn.Module) -> nn.Module:
+    """A copy of `model` in eval mode; a model that is itself one layer comes in a Sequential, to have a name ("0")."""
+    copied = copy.deepcopy(model).eval()
+    return copied if list(copied.children()) else nn.Sequential(copied)
 
 
 def trace(model: nn.Module) -> FloatGraph:

@@ -9,6 +9,7 @@ import torch
 
 BUCKETS = 8192
 SAMPLES = 32768
+SPREAD = 8
 
 
 @dataclass(frozen=True)
@@ -71,16 +72,14 @@ class TensorStats:
 
     def weighted_sample(self) -> tuple[np.ndarray, np.ndarray]:
         """Values and weights that stand for all values: a sample weighs its bucket's count over the bucket's
-        samples; a bucket without a sample is one value, its middle. Weights add up to `count`."""
+        samples; a bucket without a sample counts as uniform. Weights add up to `count`."""
         values = torch.cat(self.samples) if self.samples else torch.empty(0)
         held = torch.bincount(bucket_of(values), minlength=BUCKETS)
         weights = (self.buckets.double() / held.clamp(min=1))[bucket_of(values)]
         missing = torch.nonzero((self.buckets > 0) & (held == 0)).flatten()
-        centres = _bucket_centre(missing).clamp(self.lo, self.hi)
-        return (
-            torch.cat([values, centres]).double().numpy(),
-            torch.cat([weights, self.buckets[missing].double()]).numpy(),
-        )
+        spread = _within_buckets(missing).clamp(self.lo, self.hi)
+        shares = (self.buckets[missing].double() / SPREAD).repeat_interleave(SPREAD)
+        return torch.cat([values, spread]).double().numpy(), torch.cat([weights, shares]).numpy()
 
 
 def measure(x: torch.Tensor, limit: int | None = None) -> TensorStats:
@@ -96,8 +95,8 @@ def measure(x: torch.Tensor, limit: int | None = None) -> TensorStats:
     if not (torch.isfinite(lo) and torch.isfinite(hi)):
         finite = torch.isfinite(x)
         nonfinite = int((~finite).sum())
-        x = x[finite] if nonfinite < x.numel() else torch.zeros(1)
-        lo, hi = torch.aminmax(x)
+        x = x[finite]
+        lo, hi = torch.aminmax(x) if x.numel() else (torch.zeros(()), torch.zeros(()))
     if limit is not None and x.numel() > limit:
         x = x[:: x.numel() // limit | 1]  # an odd stride does not lock in step with rows and channels
     wide = x.double()
@@ -109,7 +108,7 @@ def measure(x: torch.Tensor, limit: int | None = None) -> TensorStats:
         float(wide.sum()),
         float(wide.dot(wide)),
         torch.bincount(bucket_of(x), minlength=BUCKETS),
-        (x[:: -(-x.numel() // SAMPLES)].clone(),),
+        (x[:: max(-(-x.numel() // SAMPLES), 1)].clone(),),
     )
 
 
@@ -118,9 +117,10 @@ def bucket_of(x: torch.Tensor) -> torch.Tensor:
     return (x.contiguous().view(torch.int32) >> 19).long() + BUCKETS // 2
 
 
-def _bucket_centre(bucket: torch.Tensor) -> torch.Tensor:
-    """The value in the middle of each bucket."""
-    return (((bucket - BUCKETS // 2) << 19) + (1 << 18)).to(torch.int32).view(torch.float32)
+def _within_buckets(bucket: torch.Tensor) -> torch.Tensor:
+    """SPREAD values evenly spaced in each bucket."""
+    steps = ((torch.arange(SPREAD) * 2 + 1) << 18) // SPREAD
+    return (((bucket - BUCKETS // 2) << 19)[:, None] + steps).to(torch.int32).view(torch.float32).flatten()
 
 
 def _thin(samples: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:

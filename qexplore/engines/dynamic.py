@@ -20,20 +20,36 @@ from qexplore.recipe import Recipe, TensorSpec
 Places = dict[str, tuple[str, ...]]
 
 
+NOTHING_DYNAMIC = (
+    "Dynamic mode quantizes Linear, LSTM and GRU layers and this model has none; use mode 'static' or 'qat'."
+)
+
+
+def eligible(model: nn.Module) -> list[str]:
+    """Names of the layers that dynamic mode can quantize."""
+    return [name for name, module in model.named_modules() if type(module) in READS_INPUT]
+
+
 def dynamic_layers(model: nn.Module, recipe: Recipe) -> dict[str, TensorSpec]:
     """Weight spec of each layer that dynamic mode quantizes, by layer name.
 
     Raises:
         QexploreError: the model has no Linear, LSTM or GRU, or the rules keep all of them float.
     """
-    layers = [name for name, module in model.named_modules() if type(module) in READS_INPUT]
+    layers = eligible(model)
     if not layers:
-        raise QexploreError(
-            "Dynamic mode quantizes Linear, LSTM and GRU layers and this model has none; use mode 'static' or 'qat'."
-        )
+        raise QexploreError(NOTHING_DYNAMIC)
     specs = {name: specs[1] for name in layers if (specs := recipe.specs_for(name))}
     if not specs:
         raise QexploreError("The rules keep every Linear, LSTM and GRU float, so nothing is left to quantize.")
+    for name in specs:
+        module = model.get_submodule(name)
+        if isinstance(module, nn.RNNBase) and (not module.bias or module.proj_size):
+            lack = "without bias" if not module.bias else "with proj_size"
+            raise QexploreError(
+                f"Layer {name!r} is a {type(module).__name__} {lack}, which torch.ao has no int8 kernels for; "
+                "keep it float with a rule."
+            )
     return specs
 
 

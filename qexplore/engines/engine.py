@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
+from torch import nn
 
 from qexplore.errors import QexploreError
 from qexplore.recipe import Recipe
@@ -33,6 +34,7 @@ class Engine:
     dynamic_codes: int
 
 
+TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 ENGINES: Registry[Engine] = Registry("engine")
 
 for _engine in (
@@ -49,8 +51,11 @@ def supported_engines() -> list[str]:
     return [name for name in ENGINES if name in torch.backends.quantized.supported_engines]
 
 
-def resolve_engine(recipe: Recipe) -> Engine:
+def resolve_engine(recipe: Recipe, model: nn.Module | None = None) -> Engine:
     """The engine the recipe asks for, or for "auto" the best one on this CPU.
+
+    Args:
+        model: what is to be quantized; for "auto", engines known to be wrong on its layers are left out.
 
     Raises:
         QexploreError: no such engine, this PyTorch lacks it, or it cannot do what the recipe asks for.
@@ -59,6 +64,9 @@ def resolve_engine(recipe: Recipe) -> Engine:
     if recipe.engine == "auto":
         arm = platform.machine().lower() in ("arm64", "aarch64")
         preferred = [name for name in (("qnnpack", "onednn") if arm else ("x86", "fbgemm", "onednn")) if name in here]
+        if model is not None and any(isinstance(m, TRANSPOSED) for m in model.modules()):
+            # oneDNN's int8 transposed convolutions give garbage (torch 2.13, AVX512): below 0 dB SQNR.
+            preferred = [name for name in preferred if name in ("fbgemm", "qnnpack")] or preferred
         if not preferred:
             raise QexploreError("This PyTorch has no quantized engine for this CPU; install an official build.")
         return ENGINES[preferred[0]]

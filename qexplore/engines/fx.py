@@ -83,7 +83,7 @@ def convert(prepared: Prepared) -> Conversion:
         reference = convert_to_reference_fx(copy.deepcopy(source), backend_config=backend)
         int8 = convert_fx(source, backend_config=backend) if recipe.bits == 8 else None
     tensors = activations(groups, reference, prepared.guard) + weights(groups, reference, recipe, prepared.guard)
-    layers, nodes = layers_of(groups, tensors)
+    layers, nodes = layers_of(groups, tensors, recipe)
     attributes = scale_attributes(reference)
     quantized_at = simulate(reference, groups.observers, tensors)
     probes = {

@@ -2,84 +2,106 @@
 
 from __future__ import annotations
 
+import operator
 from dataclasses import dataclass
 from typing import Any
 
-from torch import fx
+import torch
+from torch import fx, nn
+from torch.nn import functional as F
 
 from qexplore.calibrate.graph import FloatGraph
+
+SUMS = (operator.add, operator.iadd, torch.add, operator.mul, operator.imul, torch.mul)
+RELUS = (F.relu, F.relu_, torch.relu, torch.relu_)
 
 
 @dataclass(frozen=True)
 class Groups:
-    """The groups of fused operations of a prepared model; an operation that is not fused is a group of one.
+    """The groups of operations that are quantized as one; an operation that is on its own is a group of one.
+
+    A group has the name of its first operation, and gives the tensor of its last one.
 
     Attributes:
         graph: the float model.
-        prepared: the same graph with observers, where fused operations have become their first one.
-        ends: name of the last float node of each group, by the name of its first, which both graphs have.
+        prepared: the same graph with observers, where a fused Conv, BatchNorm and ReLU have become the Conv.
+        ends: name of the last float node of each group, by the name of its first.
+        lasts: name of the prepared node that gives the group's tensor, by the name of its first.
         observers: the observer of each observed tensor, by the name of the prepared node that gives it.
     """
 
     graph: FloatGraph
     prepared: fx.GraphModule
     ends: dict[str, str]
+    lasts: dict[str, str]
     observers: dict[str, Any]
 
     @classmethod
     def of(cls, graph: FloatGraph, prepared: fx.GraphModule) -> Groups:
         """Compare the float graph with the prepared one."""
-        kept = {node.name for node in prepared.graph.nodes}
-        ends = {}
-        for node in graph.module.graph.nodes:
-            if node.name not in kept or node.op == "output":
-                continue
-            end = node
-            while len(end.users) == 1 and (user := next(iter(end.users))).name not in kept:
-                end = user
-            if end.name in graph.names:
-                ends[node.name] = end.name
         observers = {}
         for node in prepared.graph.nodes:
             module = prepared.get_submodule(str(node.target)) if node.op == "call_module" else None
             if module is not None and hasattr(module, "calculate_qparams") and hasattr(module, "quant_min"):
                 observers[node.args[0].name] = module
-        return cls(graph, prepared, ends, observers)
+        kept = {node.name for node in prepared.graph.nodes}
+        ends, lasts = {}, {}
+        within: set[str] = set()
+        for node in graph.module.graph.nodes:
+            if node.name not in kept or node.name in within or node.op == "output":
+                continue
+            end = last = node
+            while len(end.users) == 1:
+                user = next(iter(end.users))
+                joined = end.target in SUMS and end.name not in observers and _is_relu(graph.module, user)
+                if user.name in kept and not joined:
+                    break
+                if joined:
+                    last = user
+                end = user
+                within.add(user.name)
+            if end.name in graph.names:
+                ends[node.name], lasts[node.name] = end.name, last.name
+        return cls(graph, prepared, ends, lasts, observers)
 
-    def name(self, node: str) -> str:
-        """The float model's name of the group that starts at `node`: its first operation's."""
-        return self.graph.names[node]
+    def name(self, first: str) -> str:
+        """The float model's name of the group that starts at node `first`."""
+        return self.graph.names[first]
 
-    def output(self, node: str) -> str:
-        """The float model's name of the tensor that the group gives: its last operation's."""
-        return self.graph.names[self.ends[node]]
+    def output(self, first: str) -> str:
+        """The float model's name of the tensor that the group gives."""
+        return self.graph.names[self.ends[first]]
 
-    def kind(self, node: str) -> str:
-        """The operations between the last quantization and the group's end, such as "Conv2d + BatchNorm2d + ReLU"."""
-        current = next(n for n in self.graph.module.graph.nodes if n.name == node)
-        kinds = [self._operation(current)]
-        before = current.all_input_nodes[0]
-        observed = {self.ends.get(name) for name in self.observers}
-        while before.op != "placeholder" and before.name not in observed and len(before.users) == 1:
-            kinds.insert(0, self._operation(before))
-            before = before.all_input_nodes[0]
-        while current.name != self.ends[node]:
-            current = next(iter(current.users))
-            kinds.append(self._operation(current))
-        return " + ".join(kinds)
+    def members(self, first: str) -> list[fx.Node]:
+        """The float operations of the group, in order."""
+        nodes = [next(node for node in self.graph.module.graph.nodes if node.name == first)]
+        while nodes[-1].name != self.ends[first]:
+            nodes.append(next(iter(nodes[-1].users)))
+        return nodes
+
+    def kind(self, first: str) -> str:
+        """The operations of the group, such as "Conv2d + BatchNorm2d + ReLU"."""
+        return " + ".join(self._operation(node) for node in self.members(first))
 
     def observed(self) -> list[str]:
         """Names of the observed tensors of the float model, in the order it computes them."""
-        return [self.output(node) for node in self.observers if node in self.ends]
+        return [self.output(first) for first, last in self.lasts.items() if last in self.observers]
 
     def own_observers(self) -> dict[str, Any]:
-        """The observers without those shared with an earlier tensor, as pooling and reshaping do."""
-        first: dict[int, str] = {}
-        for node, observer in self.observers.items():
-            first.setdefault(id(observer), node)
-        return {node: self.observers[node] for node in first.values() if node in self.ends}
+        """The observers by first node, without those shared with an earlier tensor, as pooling and reshaping do."""
+        found: dict[int, str] = {}
+        for first, last in self.lasts.items():
+            if last in self.observers:
+                found.setdefault(id(self.observers[last]), first)
+        return {first: self.observers[self.lasts[first]] for first in found.values()}
 
     def _operation(self, node: fx.Node) -> str:
         if node.op == "call_module":
             return type(self.graph.module.get_submodule(str(node.target))).__name__
         return str(node.target if isinstance(node.target, str) else getattr(node.target, "__name__", node.target))
+
+
+def _is_relu(module: fx.GraphModule, node: fx.Node) -> bool:
+    if node.op == "call_module":
+        return isinstance(module.get_submodule(str(node.target)), nn.ReLU)
+    return node.target in RELUS

@@ -25,9 +25,10 @@ def activations(groups: Groups, reference: fx.GraphModule, guard: str) -> list[Q
     qparams = {n.args[0].name: n.args[1:3] for n in reference.graph.nodes if n.target in QUANTIZE}
     rows = []
     for node, observer in groups.own_observers().items():
-        if node not in qparams:
+        last = groups.lasts[node]
+        if last not in qparams:
             continue
-        scale, zero_point = (getattr(reference, str(n.target)).detach().reshape(-1) for n in qparams[node])
+        scale, zero_point = (getattr(reference, str(n.target)).detach().reshape(-1) for n in qparams[last])
         bits, name = described(observer, guard)
         rows.append(
             QuantizedTensor(
@@ -73,7 +74,7 @@ def weights(groups: Groups, reference: fx.GraphModule, recipe: Recipe, guard: st
     return rows
 
 
-def layers_of(groups: Groups, tensors: list[QuantizedTensor]) -> tuple[list[Layer], dict[str, str]]:
+def layers_of(groups: Groups, tensors: list[QuantizedTensor], recipe: Recipe) -> tuple[list[Layer], dict[str, str]]:
     """The rows of the layer table in the model's order, and the prepared graph's node of each."""
     gives = {t.layer for t in tensors if t.kind == "activation"}
     quantized = {t.layer for t in tensors if t.kind == "weight"}
@@ -84,9 +85,9 @@ def layers_of(groups: Groups, tensors: list[QuantizedTensor]) -> tuple[list[Laye
         name = groups.name(node.name)
         has_weight = node.op == "call_module" and _has_weight(groups.graph.module.get_submodule(str(node.target)))
         if has_weight or name in gives:
-            is_quantized = str(node.target) in quantized if has_weight else True
+            is_quantized = name in quantized if has_weight else recipe.specs_for(name) is not None
             layers.append(Layer(name, groups.kind(node.name), groups.output(node.name), is_quantized))
-            nodes[name] = node.name
+            nodes[name] = groups.lasts[node.name]
     return layers, nodes
 
 

@@ -21,7 +21,7 @@ class ErrorMeter:
 
     def add(self, reference: torch.Tensor, other: torch.Tensor) -> None:
         """Take in one pair of tensors of equal shape."""
-        x, y = reference.detach().float().flatten(), other.detach().float().flatten()
+        x, y = reference.detach().double().flatten(), other.detach().double().flatten()
         error = y - x
         self.count += x.numel()
         self.signal += float(x.dot(x))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from typing import Any
 
 import ipywidgets as widgets
@@ -10,7 +9,7 @@ import ipywidgets as widgets
 from qexplore.analysis import Run, quantize
 from qexplore.analysis.checks import mode_problems
 from qexplore.calibrate import Calibration, calibrate
-from qexplore.calibrate.graph import UntraceableError, layer_names, trace
+from qexplore.calibrate.graph import UntraceableError, float_copy, layer_names, trace
 from qexplore.errors import Cancelled
 from qexplore.recipe import Recipe
 from qexplore.widgets.controls import Controls
@@ -40,7 +39,7 @@ class Explorer(widgets.VBox):
         self._calibration: Calibration | None = None
         self.task = Task(self._progressed, self._done, self._failed, self._busy)
         self.error_panel = ErrorPanel()
-        model = copy.deepcopy(workload.model).eval()
+        model = float_copy(workload.model)
         try:
             names = layer_names(model, trace(model))
         except UntraceableError:

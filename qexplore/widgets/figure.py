@@ -14,7 +14,12 @@ def live_figure() -> go.FigureWidget:
 
 
 def redraw(widget: go.FigureWidget, figure: go.Figure) -> None:
-    """Make `widget` show `figure`; traces are updated in place where their number and types are the same."""
+    """Make `widget` show `figure`; traces are updated in place where their number and types are the same.
+
+    Width and height are left to the widget's place (see `fit`): plotly.js freezes the width when it is told a height.
+    """
+    layout = figure.layout.to_plotly_json() | {"autosize": True}
+    layout.pop("height", None)
     same = [trace.type for trace in widget.data] == [trace.type for trace in figure.data]
     if not same:
         widget.data = ()
@@ -23,4 +28,4 @@ def redraw(widget: go.FigureWidget, figure: go.Figure) -> None:
         if same:
             for old, new in zip(widget.data, figure.data, strict=True):
                 old.update(new.to_plotly_json(), overwrite=True)
-        widget.update_layout(figure.layout.to_plotly_json(), overwrite=True)
+        widget.update_layout(layout, overwrite=True)

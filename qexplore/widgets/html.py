@@ -30,10 +30,16 @@ def headline(run: Run) -> str:
         (
             "Output against float",
             f"{run.metrics['sqnr_db']:.1f} dB SQNR",
-            "" if run.metrics["agreement"] is None else f"{run.metrics['agreement']:.1%} of decisions agree",
+            _agreement_words(run),
         ),
     ]
     return '<div class="qx-cards">' + "".join(_card(*card) for card in cards) + "</div>"
+
+
+def _agreement_words(run: Run) -> str:
+    agreement = run.metrics["agreement"]
+    words = [] if agreement is None else [f"{agreement:.1%} of decisions agree"]
+    return "; ".join(words + (["training moved the weights too"] if run.recipe.mode == "qat" else []))
 
 
 def _speed_card(run: Run) -> tuple[str, str, str]:

@@ -34,7 +34,7 @@ class Results(widgets.VBox):
         self.bar = widgets.Tab([widgets.Box() for _ in TITLES], titles=TITLES, selected_index=0).add_class("qx-tabs")
         self.tensor = widgets.Dropdown(description="Tensor")
         self._table = widgets.HTML()
-        self._place = widgets.VBox()
+        self._place = widgets.VBox().add_class("qx-figure")
         super().__init__([self.bar, widgets.VBox([self.tensor, self._place, self._table]).add_class("qx-panel")])
         self.bar.observe(self._changed, names="selected_index")
         self.tensor.observe(self._changed, names="value")
@@ -65,7 +65,7 @@ class Results(widgets.VBox):
         run, self._run = self._run, None  # setting the tensor's options below must not draw a second time
         if run is None or self.figure is None:
             return
-        plot = PLOTS[self.title] if self.title in PLOTS else None
+        plot = None if self.title == TABLE else PLOTS[self.title]
         kind = plot.tensors if plot else None
         if kind:
             names = run.tensors.name[run.tensors.kind == kind].tolist()
@@ -74,7 +74,9 @@ class Results(widgets.VBox):
                 self.tensor.options = names
                 self.tensor.value = before if before in names else (names[0] if names else None)
         if plot:
-            redraw(self.figure, plot(run, self.tensor.value or "") if kind else plot(run))
+            figure = plot(run, self.tensor.value or "") if kind else plot(run)
+            self._place.layout.height = f"{figure.layout.height}px"
+            redraw(self.figure, figure)
         else:
             self._table.value = layers_table(run)
         self.tensor.layout.display = None if kind else "none"
