@@ -95,7 +95,7 @@ def plain_prepared(workload: Workload, recipe: Recipe) -> nn.Module:
             prepared(batch)
     if qat:
         for epoch in range(recipe.epochs):
-            if epoch == recipe.epochs - 1 and recipe.epochs > 1:
+            if epoch == max(1, round(recipe.epochs / 3)):
                 prepared.apply(disable_observer).apply(freeze_bn_stats)
             prepared.train()
             workload.train(prepared, 1, lambda message, fraction, **figures: None)

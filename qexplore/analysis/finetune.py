@@ -15,7 +15,7 @@ from qexplore.errors import Cancelled, QexploreError
 from qexplore.progress import Cancel, Report, part, stop_if
 from qexplore.workload import Workload
 
-FROZEN_SHARE = 1 / 3
+FREE_SHARE = 1 / 3
 
 
 def finetune(
@@ -28,7 +28,7 @@ def finetune(
 ) -> pd.DataFrame:
     """Train a QAT-prepared `module` in place with the workload's `train`.
 
-    Ranges and BatchNorm statistics are frozen for the last third of the epochs (at least one, if there are two).
+    Ranges and BatchNorm statistics move in the first third of the epochs (at least one) and are frozen after it.
 
     Args:
         evaluate: measures a model with the workload's metric.
@@ -41,7 +41,7 @@ def finetune(
         QexploreError: `train` failed, or the training diverged to NaN.
     """
     rows = [{"epoch": 0, "loss": math.nan, "metric": evaluate(for_evaluation(module))}]
-    trained_freely = epochs - max(1, round(epochs * FROZEN_SHARE)) if epochs > 1 else epochs
+    trained_freely = max(1, round(epochs * FREE_SHARE))
     hooks: list[RemovableHandle] = []
     for epoch in range(epochs):
         if epoch == trained_freely:

@@ -11,15 +11,16 @@ from collections import defaultdict
 from dataclasses import dataclass
 from functools import cache
 
+import torch
 from torch import fx, nn
 from torch.ao.quantization import FakeQuantize, QConfig, QConfigMapping
 from torch.ao.quantization.backend_config import BackendConfig, get_native_backend_config
 from torch.ao.quantization.quantize_fx import convert_fx, convert_to_reference_fx, prepare_fx, prepare_qat_fx
 
 from qexplore.batches import positional
-from qexplore.calibrate.graph import FloatGraph, scope
+from qexplore.calibrate.graph import FloatGraph, scope, trace
 from qexplore.engines.conversion import Conversion
-from qexplore.engines.engine import Engine, using
+from qexplore.engines.engine import Engine, resolve_engine, using
 from qexplore.engines.fx_names import Groups
 from qexplore.engines.fx_tables import (
     activations,
@@ -94,6 +95,15 @@ def convert(prepared: Prepared) -> Conversion:
         places = int8_places(int8, attributes)
         probes["int8"] = node_probe(int8, {name: places[node] for name, node in nodes.items() if node in places})
     return Conversion(int8, reference, tuple(tensors), tuple(layers), probes)
+
+
+def warm_up() -> None:
+    """Prepare and convert a tiny model once: the first time, torch imports for two seconds what it needs."""
+    recipe = Recipe(activation=TensorSpec())
+    model = nn.Sequential(nn.Linear(1, 1)).eval()
+    prepared = prepare(model, trace(model), recipe, resolve_engine(recipe), "none", torch.zeros(1, 1))
+    prepared.module(torch.zeros(1, 1))
+    convert(prepared)
 
 
 @cache

@@ -15,21 +15,20 @@ class ErrorMeter:
     count: int = 0
     signal: float = 0.0
     noise: float = 0.0
-    dot: float = 0.0
     power: float = 0.0
     max_error: float = 0.0
 
     def add(self, reference: torch.Tensor, other: torch.Tensor) -> None:
         """Take in one pair of tensors of equal shape."""
-        x, y = reference.detach().double().flatten(), other.detach().double().flatten()
-        error = y - x
+        x, y = reference.detach().float().flatten(), other.detach().float().flatten()
+        if not x.numel():
+            return
+        noise, largest = _energy(y - x)
         self.count += x.numel()
-        self.signal += float(x.dot(x))
-        self.power += float(y.dot(y))
-        self.noise += float(error.dot(error))
-        self.dot += float(x.dot(y))
-        if x.numel():
-            self.max_error = max(self.max_error, float(error.abs().max()))
+        self.signal += _energy(x)[0]
+        self.power += _energy(y)[0]
+        self.noise += noise
+        self.max_error = max(self.max_error, largest)
 
     @property
     def mse(self) -> float:
@@ -48,7 +47,17 @@ class ErrorMeter:
         """Cosine of the angle between the two tensors, 1 for equal direction."""
         if self.signal == 0 or self.power == 0:
             return 1.0 if self.signal == self.power else 0.0
-        return min(self.dot / math.sqrt(self.signal * self.power), 1.0)
+        dot = (self.signal + self.power - self.noise) / 2
+        return max(-1.0, min(dot / math.sqrt(self.signal * self.power), 1.0))
+
+
+def _energy(x: torch.Tensor) -> tuple[float, float]:
+    """Sum of squares and largest magnitude; in float64 where squares would leave float32's range."""
+    lo, hi = torch.aminmax(x)
+    largest = float(torch.maximum(-lo, hi))
+    if largest > 0 and not 1e-12 < largest < 1e12:
+        x = x.double()
+    return float(x.dot(x)), largest
 
 
 def sqnr_db(reference: torch.Tensor, other: torch.Tensor) -> float:

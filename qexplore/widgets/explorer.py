@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from typing import Any
 
 import ipywidgets as widgets
@@ -10,6 +11,7 @@ from qexplore.analysis import Run, quantize
 from qexplore.analysis.checks import mode_problems
 from qexplore.calibrate import Calibration, calibrate
 from qexplore.calibrate.graph import UntraceableError, float_copy, layer_names, trace
+from qexplore.engines.fx import warm_up
 from qexplore.errors import Cancelled
 from qexplore.recipe import Recipe
 from qexplore.widgets.controls import Controls
@@ -73,6 +75,7 @@ class Explorer(widgets.VBox):
         super().__init__([widgets.HTML(STYLE), columns, FitFigures()])
         self.add_class("qx-explorer")
         self._changed()
+        threading.Thread(target=warm_up, daemon=True, name="qexplore warm-up").start()
 
     @property
     def recipe(self) -> Recipe:
