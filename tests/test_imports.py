@@ -10,7 +10,7 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "qexplore"
 
-BASE = {"errors", "registry", "recipe", "workload", "batches", "progress"}
+BASE = {"errors", "registry", "recipe", "workload", "batches", "progress", "exclusive"}
 CORE = BASE | {"numerics", "calibrate", "engines", "analysis", "plots"}
 EVERYTHING = CORE | {"zoo", "environment", "export", "widgets"}
 
@@ -24,6 +24,7 @@ MAY_IMPORT = {
     "workload": {"errors", "registry", "zoo"},  # zoo on first use, to register the demos
     "batches": {"errors", "workload"},
     "progress": {"errors"},
+    "exclusive": {"progress"},
     "zoo": {"errors", "registry", "workload"},
     "numerics": BASE,
     "calibrate": BASE | {"numerics"},

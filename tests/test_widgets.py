@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 import qexplore as qx
+from qexplore.exclusive import exclusive
 from qexplore.plots import PLOTS
 from qexplore.widgets.availability import unavailable
 from qexplore.widgets.chooser import Chooser, description
@@ -41,7 +42,9 @@ def workload() -> qx.Workload:
 
 @pytest.fixture
 def explorer(workload: qx.Workload) -> Explorer:
-    return Explorer(workload)
+    explorer = Explorer(workload)
+    explorer.wait(WAIT)
+    return explorer
 
 
 def run(explorer: Explorer) -> None:
@@ -101,6 +104,7 @@ def test_disabled_controls_show_their_reason(explorer: Explorer) -> None:
 
 def test_a_mode_the_workload_cannot_do_is_explained_and_blocked(workload: qx.Workload) -> None:
     explorer = Explorer(qx.Workload("fixed", workload.model, workload.calibration, workload.evaluate))
+    explorer.wait(WAIT)
     explorer.controls.by_name["mode"].value = "qat"
     assert explorer.quantize_button.disabled
     assert "no train function" in explorer.quantize_button.tooltip
@@ -202,3 +206,24 @@ def test_chooser_keeps_each_workloads_explorer() -> None:
     assert chooser.explorer.workload.name == "pydoc_lstm"
     chooser.choice.value = first.workload.name
     assert chooser.explorer is first
+
+
+def test_explorers_work_side_by_side(workload: qx.Workload) -> None:
+    """torch.fx replaces Module.__call__ while it traces, in every thread."""
+    explorers = [Explorer(workload) for _ in range(3)]
+    for explorer in explorers:
+        explorer.quantize()
+    direct = qx.quantize(workload, qx.Recipe())
+    for explorer in explorers:
+        explorer.wait(WAIT)
+        assert explorer.error_panel.message == ""
+        assert explorer.run is not None and explorer.run.metrics == direct.metrics
+
+
+def test_waiting_for_other_work_can_be_cancelled(explorer: Explorer) -> None:
+    with exclusive():
+        explorer.quantize()
+        time.sleep(0.3)
+        explorer.cancel_button.click()
+        explorer.task.wait(5)
+    assert "Cancelled" in explorer.status.value

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from qexplore.batches import call, first_tensor
-from qexplore.calibrate.graph import FloatGraph, UntraceableError, layer_names, trace
+from qexplore.calibrate.graph import FloatGraph, UntraceableError, float_copy, layer_names, trace
 from qexplore.engines import OBSERVERS
 from qexplore.engines.dynamic import NOTHING_DYNAMIC, dynamic_layers, eligible
 from qexplore.errors import QexploreError
@@ -52,18 +52,20 @@ def check_output(model: nn.Module, batch: Batch) -> None:
             raise QexploreError(NO_TENSOR)
 
 
-def mode_problems(workload: Workload, model: nn.Module) -> dict[str, str]:
-    """By mode, the sentence that says why the workload cannot be quantized in it; modes that work are left out."""
-    problems = {}
-    if workload.train is None:
-        problems["qat"] = _no_train(workload)
+def inspect(workload: Workload) -> tuple[list[str], dict[str, str]]:
+    """The names that a rule may match, and by mode the sentence that says why the workload cannot be quantized in it.
+
+    Modes that work are left out.
+    """
+    model, graph = float_copy(workload.model), None
+    problems = {} if workload.train is not None else {"qat": _no_train(workload)}
     try:
-        trace(model)
+        graph = trace(model)
     except UntraceableError as error:
         problems["static"] = problems["qat"] = str(error)
     if not eligible(model):
         problems["dynamic"] = NOTHING_DYNAMIC
-    return problems
+    return layer_names(model, graph), problems
 
 
 def _no_train(workload: Workload) -> str:

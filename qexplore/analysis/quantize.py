@@ -24,6 +24,7 @@ from qexplore.calibrate.graph import float_copy
 from qexplore.engines import Conversion, resolve_engine, resolve_guard
 from qexplore.engines.engine import using
 from qexplore.errors import Cancelled, QexploreError
+from qexplore.exclusive import exclusive
 from qexplore.progress import Cancel, Report, cancellable, no_report, part
 from qexplore.recipe import Recipe
 from qexplore.workload import Batch, Workload
@@ -59,7 +60,7 @@ def quantize(
     engine = resolve_engine(recipe, workload.model)
     guard = resolve_guard(recipe, engine)
     evaluate = partial(_evaluate, workload, cancel)
-    with seeded(recipe.seed), using(engine.name):
+    with exclusive(report, cancel), seeded(recipe.seed), using(engine.name):
         model = float_copy(workload.model)
         graph = checked_graph(workload, model, recipe)
         batches = list(checked(workload.calibration, workload.name))

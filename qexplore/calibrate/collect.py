@@ -12,6 +12,7 @@ from qexplore.batches import call, checked, first_tensor, positional
 from qexplore.calibrate.graph import Recorder, UntraceableError, float_copy, trace
 from qexplore.calibrate.stats import TensorStats, measure
 from qexplore.errors import Cancelled, QexploreError
+from qexplore.exclusive import exclusive
 from qexplore.progress import Cancel, Report, no_report, stop_if
 from qexplore.workload import Batch, Workload
 
@@ -62,6 +63,11 @@ def calibrate(
     Raises:
         QexploreError: the calibration is empty or holds something else than tensors.
     """
+    with exclusive(progress, cancel):
+        return _calibrate(workload, exact, progress, cancel)
+
+
+def _calibrate(workload: Workload, exact: bool, progress: Report, cancel: Cancel) -> Calibration:
     model = float_copy(workload.model)
     stats: dict[str, TensorStats] = {}
 

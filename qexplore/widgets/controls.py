@@ -28,16 +28,19 @@ class Controls(widgets.VBox):
     """All controls of a recipe; those that do not apply are disabled and say why.
 
     Args:
-        layers: names of the model's layers, offered for rules.
-        mode_problems: by mode, why the workload cannot be quantized in it.
         on_change: called after any control has moved.
+
+    Attributes:
+        by_name: the controls.
+        mode_problems: by mode, why the workload cannot be quantized in it; empty until `know`.
     """
 
-    def __init__(self, layers: list[str], mode_problems: dict[str, str], on_change: Callable[[], None]) -> None:
-        self.mode_problems = mode_problems
+    def __init__(self, on_change: Callable[[], None]) -> None:
+        self.mode_problems: dict[str, str] = {}
+        self._busy = False
         self._on_change = on_change
         self.by_name = _make()
-        self.rules = Rules(layers, on_change)
+        self.rules = Rules(on_change)
         self._notes = {name: widgets.HTML().add_class("qx-note") for name in self.by_name}
         children: list[widgets.Widget] = []
         for title, names in GROUPS.items():
@@ -50,6 +53,12 @@ class Controls(widgets.VBox):
         for control in self.by_name.values():
             control.observe(self._changed, names="value")
         self.refresh()
+
+    def know(self, layers: list[str], mode_problems: dict[str, str]) -> None:
+        """Take in the names of the model's layers, offered for rules, and the modes it cannot be quantized in."""
+        self.rules.pattern.options = layers
+        self.mode_problems = mode_problems
+        self._changed(None)
 
     @property
     def values(self) -> dict[str, Any]:
@@ -113,16 +122,21 @@ class Controls(widgets.VBox):
             self.by_name[name].value = value
         self.rules.show(recipe.rules)
 
-    def refresh(self, busy: bool = False) -> None:
-        """Disable what does not apply (everything while busy) and show why."""
+    def busy(self, busy: bool) -> None:
+        """Disable everything while work is going on."""
+        self._busy = busy
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Disable what does not apply and show why."""
         reasons = unavailable(self.values)
         if self.mode_problem:
             reasons["mode"] = self.mode_problem
         for name, control in self.by_name.items():
-            control.disabled = busy or (name in reasons and name != "mode")
+            control.disabled = self._busy or (name in reasons and name != "mode")
             self._notes[name].value = reasons.get(name, "")
             self._notes[name].layout.display = "block" if name in reasons else "none"
-        self.rules.disable(busy)
+        self.rules.disable(self._busy)
 
     def _changed(self, _: Any) -> None:
         self.refresh()

@@ -8,11 +8,11 @@ from typing import Any
 import ipywidgets as widgets
 
 from qexplore.analysis import Run, quantize
-from qexplore.analysis.checks import mode_problems
+from qexplore.analysis.checks import inspect
 from qexplore.calibrate import Calibration, calibrate
-from qexplore.calibrate.graph import UntraceableError, float_copy, layer_names, trace
 from qexplore.engines.fx import warm_up
 from qexplore.errors import Cancelled
+from qexplore.exclusive import exclusive
 from qexplore.recipe import Recipe
 from qexplore.widgets.controls import Controls
 from qexplore.widgets.errors import ErrorPanel
@@ -31,7 +31,7 @@ class Explorer(widgets.VBox):
         workload: what is quantized.
         runs: all runs so far, oldest first.
         run: the run that is shown; None before the first.
-        task: the worker; `task.wait()` waits for it in a script.
+        task: the worker; `wait()` waits for it in a script.
     """
 
     def __init__(self, workload: Workload) -> None:
@@ -41,12 +41,7 @@ class Explorer(widgets.VBox):
         self._calibration: Calibration | None = None
         self.task = Task(self._progressed, self._done, self._failed, self._busy)
         self.error_panel = ErrorPanel()
-        model = float_copy(workload.model)
-        try:
-            names = layer_names(model, trace(model))
-        except UntraceableError:
-            names = layer_names(model, None)
-        self.controls = Controls(names, mode_problems(workload, model), self._changed)
+        self.controls = Controls(self._changed)
         self.quantize_button = widgets.Button(description="Quantize", button_style="primary")
         self.quantize_button.on_click(lambda _: self.quantize())
         self.cancel_button = widgets.Button(description="Cancel", disabled=True)
@@ -75,12 +70,18 @@ class Explorer(widgets.VBox):
         super().__init__([widgets.HTML(STYLE), columns, FitFigures()])
         self.add_class("qx-explorer")
         self._changed()
-        threading.Thread(target=warm_up, daemon=True, name="qexplore warm-up").start()
+        self._inspection = threading.Thread(target=self._inspect, daemon=True, name="qexplore inspection")
+        self._inspection.start()
 
     @property
     def recipe(self) -> Recipe:
         """The recipe that the controls show."""
         return self.controls.recipe()
+
+    def wait(self, seconds: float | None = None) -> None:
+        """Wait until the model has been looked at and no work is going on, for scripts and tests."""
+        self._inspection.join(seconds)
+        self.task.wait(seconds)
 
     def quantize(self) -> None:
         """Quantize with the recipe shown, in the worker thread."""
@@ -98,6 +99,17 @@ class Explorer(widgets.VBox):
 
         self.task.start(work)
 
+    def _inspect(self) -> None:
+        """Find out the model's layers and modes, off the kernel's own thread, and have torch import what it needs."""
+        try:
+            with exclusive():
+                layers, problems = inspect(self.workload)
+                self.controls.know(layers, problems)
+                self.results.load()
+                warm_up()
+        except Exception as error:
+            self._failed(error)
+
     def _changed(self) -> None:
         problem = self.controls.mode_problem
         self.quantize_button.disabled = problem is not None or self.task.busy
@@ -105,7 +117,7 @@ class Explorer(widgets.VBox):
 
     def _busy(self, busy: bool) -> None:
         self.cancel_button.disabled = not busy
-        self.controls.refresh(busy)
+        self.controls.busy(busy)
         self.quantize_button.disabled = busy or self.controls.mode_problem is not None
         if busy:
             self.progress.bar_style, self.progress.value = "info", 0.0

@@ -19,13 +19,13 @@ TITLES = (*PLOTS, TABLE)
 class Results(widgets.VBox):
     """A tab for each registered plot and one for the table of layers.
 
-    There is one figure widget for all tabs, made with the first run: each brings 5 MB of script to the browser, and
-    a figure that never leaves the page keeps its size.
+    There is one figure widget for all tabs: each brings 5 MB of script to the browser, and a figure that never
+    leaves the page keeps its size.
 
     Attributes:
         bar: the tabs; `open_tab(title)` opens one.
         tensor: which tensor is shown, in tabs that show one.
-        figure: the figure widget; None before the first run.
+        figure: the figure widget; None before `load`.
     """
 
     def __init__(self) -> None:
@@ -49,13 +49,17 @@ class Results(widgets.VBox):
         """Open the tab of this title."""
         self.bar.selected_index = TITLES.index(title)
 
-    def show(self, run: Run) -> None:
-        """Show a run in the open tab; the others follow when they are opened."""
-        self._run = run
-        self.layout.display = None
+    def load(self) -> None:
+        """Make the figure widget, so that the browser has its script before the first run ends."""
         if self.figure is None:
             self.figure = live_figure()
             self._place.children = (self.figure,)
+
+    def show(self, run: Run) -> None:
+        """Show a run in the open tab; the others follow when they are opened."""
+        self.load()
+        self._run = run
+        self.layout.display = None
         self._draw()
 
     def _changed(self, change: Any) -> None:

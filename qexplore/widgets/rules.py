@@ -23,15 +23,17 @@ class Rules(widgets.VBox):
     """The list of rules with a row to add one.
 
     Args:
-        layers: names offered for completion.
         on_change: called after the list has changed.
+
+    Attributes:
+        pattern: where a layer's name or a pattern is typed; its options are offered for completion.
     """
 
-    def __init__(self, layers: list[str], on_change: Callable[[], None]) -> None:
+    def __init__(self, on_change: Callable[[], None]) -> None:
         self._on_change = on_change
         self._entries: list[tuple[str, str] | LayerRule] = []
         self.pattern = widgets.Combobox(
-            description="Layer or pattern", placeholder="layer1.* or one layer", options=layers, ensure_option=False
+            description="Layer or pattern", placeholder="layer1.* or one layer", ensure_option=False
         )
         self.setting = widgets.Dropdown(description="There", options=list(SETTINGS))
         self.add = widgets.Button(description="Add rule", tooltip="Use this setting for these layers")

@@ -16,7 +16,7 @@ STYLE = """
 .qx-cards { display: flex; flex-flow: row wrap; gap: 8px; line-height: 1.35; }
 .qx-card { flex: 1 1 128px; border: 1px solid var(--jp-border-color2); border-radius: 4px; padding: 6px 10px; }
 .qx-card-title, .qx-card-note { font-size: 11px; color: var(--jp-ui-font-color2); }
-.qx-card-figure { font-size: 16px; font-weight: 600; color: var(--jp-ui-font-color1); }
+.qx-card-figure { font-size: 14px; font-weight: 600; color: var(--jp-ui-font-color1); }
 .qx-error { border-left: 4px solid var(--jp-error-color1); background: var(--jp-layout-color2); padding: 6px 10px; }
 .qx-error pre { overflow: auto; max-height: 240px; font-size: 11px; }
 .qx-error .widget-html-content { line-height: 1.4; white-space: normal; }

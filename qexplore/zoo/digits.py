@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch
 from torch import nn
 
@@ -59,4 +61,4 @@ def pretrain(progress: Progress, epochs: int = 12) -> nn.Module:
 @WORKLOADS.register(NAME)
 def digits() -> Workload:
     """Residual CNN on handwritten digits: int8 costs next to nothing (static, QAT)."""
-    return Workload(NAME, load_weights(ResNet(), NAME), calibration(), accuracy, train=fine_tune)
+    return Workload(NAME, load_weights(ResNet(), NAME), calibration(), accuracy, train=partial(fine_tune, rate=1e-4))

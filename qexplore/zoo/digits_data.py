@@ -47,7 +47,7 @@ def accuracy(model: nn.Module) -> float:
     return (guesses == labels).sum().item() / len(labels)
 
 
-def fine_tune(model: nn.Module, epochs: int, progress: Progress) -> None:
+def fine_tune(model: nn.Module, epochs: int, progress: Progress, rate: float = FINE_TUNE_RATE) -> None:
     """Train `model` in place at a small learning rate; the same batches in the same order at every call.
 
     BatchNorm keeps its statistics: a channel whose weights all round to zero would else have a variance of zero, and
@@ -55,11 +55,11 @@ def fine_tune(model: nn.Module, epochs: int, progress: Progress) -> None:
     """
     images, labels, _, _ = digits()
     generator = torch.Generator().manual_seed(0)
-    optimizer = torch.optim.Adam(model.parameters(), lr=FINE_TUNE_RATE)
+    optimizer = torch.optim.Adam(model.parameters(), lr=rate)
     fit(
         model,
-        lambda: shuffled(images, labels, BATCH, generator),
-        functional.cross_entropy,
+        lambda: augmented(images, labels, generator),
+        smoothed,
         optimizer,
         epochs,
         progress,
@@ -74,15 +74,18 @@ def pretrain(model: nn.Module, epochs: int, progress: Progress, peak: float = 3e
     steps = epochs * (len(images) // BATCH)
     optimizer = torch.optim.AdamW(model.parameters(), lr=peak, weight_decay=0.05)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, peak, total_steps=steps)
-
-    def smoothed(outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-        return functional.cross_entropy(outputs, targets, label_smoothing=0.05)
-
-    def epoch() -> Pairs:
-        return ((moved(x, generator), y) for x, y in shuffled(images, labels, BATCH, generator))
-
-    fit(model, epoch, smoothed, optimizer, epochs, progress, schedule)
+    fit(model, lambda: augmented(images, labels, generator), smoothed, optimizer, epochs, progress, schedule)
     return model.eval()
+
+
+def smoothed(outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    """Cross-entropy in nats with a twentieth of the target's share spread over all classes."""
+    return functional.cross_entropy(outputs, targets, label_smoothing=0.05)
+
+
+def augmented(images: torch.Tensor, labels: torch.Tensor, generator: torch.Generator) -> Pairs:
+    """One epoch of batches in random order, the images moved."""
+    return ((moved(x, generator), y) for x, y in shuffled(images, labels, BATCH, generator))
 
 
 def moved(images: torch.Tensor, generator: torch.Generator, pixels: int = 3) -> torch.Tensor:
