@@ -16,7 +16,7 @@ from qexplore.widgets.availability import unavailable
 from qexplore.widgets.chooser import Chooser, description
 from qexplore.widgets.controls import Controls
 from qexplore.widgets.explorer import Explorer
-from qexplore.widgets.results import TABLE
+from qexplore.widgets.results import RUNS, TABLE
 
 WAIT = 60
 
@@ -119,12 +119,12 @@ def test_quantize_fills_headline_table_and_tabs(explorer: Explorer) -> None:
     assert "KiB" in explorer.headline.value
     assert explorer.progress.value == 1.0
     titles = set()
-    for title in [*PLOTS, TABLE]:
+    for title in [*PLOTS, RUNS, TABLE]:
         explorer.results.open_tab(title)
         assert explorer.results.title == title
         assert (explorer.results.tensor.layout.display is None) == (title in {"Activations", "Weights", "Channels"})
         titles.add(explorer.results.figure.layout.title.text)
-    assert len(titles) == len(list(PLOTS))
+    assert len(titles) == len(list(PLOTS)) + 1
 
 
 def test_figures_are_kept_and_updated_in_place(explorer: Explorer) -> None:

@@ -16,7 +16,7 @@ from qexplore.workload import Batch
 
 ROUNDS = (7, 25)
 ROUND_SECONDS = 0.02
-TOTAL_SECONDS = 1.5
+TOTAL_SECONDS = 1.0
 WARM_UPS = 3
 
 
@@ -32,7 +32,7 @@ def benchmark(
 
     Args:
         inputs: one batch.
-        rounds: how often each model is timed, a round repeating it for about 0.02 s; by default for 1.5 s,
+        rounds: how often each model is timed, a round repeating it for about 0.02 s; by default for 1 s,
             7 to 25 rounds.
 
     Returns:

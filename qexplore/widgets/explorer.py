@@ -13,11 +13,12 @@ from qexplore.calibrate import Calibration, calibrate
 from qexplore.engines.fx import warm_up
 from qexplore.errors import Cancelled
 from qexplore.exclusive import exclusive
+from qexplore.plots.words import recipe_words
 from qexplore.recipe import Recipe
 from qexplore.widgets.controls import Controls
 from qexplore.widgets.errors import ErrorPanel
 from qexplore.widgets.fit import FitFigures
-from qexplore.widgets.html import headline, recipe_words, runs_table
+from qexplore.widgets.html import headline, runs_table
 from qexplore.widgets.results import Results
 from qexplore.widgets.style import STYLE
 from qexplore.widgets.task import Task
@@ -131,7 +132,7 @@ class Explorer(widgets.VBox):
         self.progress.bar_style, self.progress.value = "success", 1.0
         self.status.value = f"Run {len(self.runs)} took {run.seconds:.1f} s on engine {run.engine}."
         self.table.value = runs_table(self.runs)
-        options = [(f"{i}: {recipe_words(r.recipe)}", i - 1) for i, r in enumerate(self.runs, 1)]
+        options = [(f"{i}: {'; '.join(recipe_words(r.recipe))}", i - 1) for i, r in enumerate(self.runs, 1)]
         self.shown.options = options
         self.shown.value = len(self.runs) - 1
         for widget in (self.shown, self.reuse_button):
@@ -149,11 +150,12 @@ class Explorer(widgets.VBox):
     def _chosen(self, change: Any) -> None:
         if change["new"] is not None and self.runs[change["new"]] is not self.run:
             self._show(self.runs[change["new"]])
+            self.status.value = f"Showing run {change['new'] + 1}."
 
     def _show(self, run: Run) -> None:
         self.run = run
         self.headline.value = headline(run)
-        self.results.show(run)
+        self.results.show(run, self.runs)
 
     def _reuse(self) -> None:
         if self.run is not None:

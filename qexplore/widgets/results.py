@@ -8,16 +8,16 @@ import ipywidgets as widgets
 import plotly.graph_objects as go
 
 from qexplore.analysis import Run
-from qexplore.plots import PLOTS
+from qexplore.plots import PLOTS, runs_overview
 from qexplore.widgets.figure import live_figure, redraw
 from qexplore.widgets.html import layers_table
 
-TABLE = "Table"
-TITLES = (*PLOTS, TABLE)
+TABLE, RUNS = "Table", "Runs"
+TITLES = (*PLOTS, TABLE, RUNS)
 
 
 class Results(widgets.VBox):
-    """A tab for each registered plot and one for the table of layers.
+    """A tab for each registered plot, one for the table of layers and one for all runs together.
 
     There is one figure widget for all tabs: each brings 5 MB of script to the browser, and a figure that never
     leaves the page keeps its size.
@@ -30,6 +30,7 @@ class Results(widgets.VBox):
 
     def __init__(self) -> None:
         self._run: Run | None = None
+        self._runs: list[Run] = []
         self.figure: go.FigureWidget | None = None
         self.bar = widgets.Tab([widgets.Box() for _ in TITLES], titles=TITLES, selected_index=0).add_class("qx-tabs")
         self.tensor = widgets.Dropdown(description="Tensor")
@@ -55,10 +56,10 @@ class Results(widgets.VBox):
             self.figure = live_figure()
             self._place.children = (self.figure,)
 
-    def show(self, run: Run) -> None:
-        """Show a run in the open tab; the others follow when they are opened."""
+    def show(self, run: Run, runs: list[Run]) -> None:
+        """Show a run, and all runs beside each other, in the open tab; the others follow when they are opened."""
         self.load()
-        self._run = run
+        self._run, self._runs = run, runs
         self.layout.display = None
         self._draw()
 
@@ -69,7 +70,7 @@ class Results(widgets.VBox):
         run, self._run = self._run, None  # setting the tensor's options below must not draw a second time
         if run is None or self.figure is None:
             return
-        plot = None if self.title == TABLE else PLOTS[self.title]
+        plot = PLOTS[self.title] if self.title not in (TABLE, RUNS) else None
         kind = plot.tensors if plot else None
         if kind:
             names = run.tensors.name[run.tensors.kind == kind].tolist()
@@ -77,13 +78,17 @@ class Results(widgets.VBox):
             if list(self.tensor.options) != names:
                 self.tensor.options = names
                 self.tensor.value = before if before in names else (names[0] if names else None)
+        figure = None
         if plot:
             figure = plot(run, self.tensor.value or "") if kind else plot(run)
+        elif self.title == RUNS:
+            figure = runs_overview(self._runs)
+        if figure is not None:
             self._place.layout.height = f"{figure.layout.height}px"
             redraw(self.figure, figure)
         else:
             self._table.value = layers_table(run)
         self.tensor.layout.display = None if kind else "none"
-        self._place.layout.display = None if plot else "none"
-        self._table.layout.display = "none" if plot else None
+        self._place.layout.display = None if figure is not None else "none"
+        self._table.layout.display = "none" if figure is not None else None
         self._run = run
