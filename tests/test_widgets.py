@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 import time
 
@@ -123,20 +124,19 @@ def test_quantize_fills_headline_table_and_tabs(explorer: Explorer) -> None:
         explorer.results.open_tab(title)
         assert explorer.results.title == title
         assert (explorer.results.tensor.layout.display is None) == (title in {"Activations", "Weights", "Channels"})
-        titles.add(explorer.results.figure.layout.title.text)
+        titles.add(explorer.results.figure.shown.layout.title.text)
     assert len(titles) == len(list(PLOTS)) + 1
 
 
-def test_figures_are_kept_and_updated_in_place(explorer: Explorer) -> None:
+def test_the_figure_is_kept_and_drawn_again(explorer: Explorer) -> None:
     run(explorer)
     explorer.results.open_tab("Activations")
     figure, tensor = explorer.results.figure, explorer.results.tensor
-    before = figure.layout.title.text
-    traces = [trace.uid for trace in figure.data]
+    before = figure.shown.layout.title.text
     tensor.value = tensor.options[-1]
     assert explorer.results.figure is figure
-    assert [trace.uid for trace in figure.data] == traces
-    assert figure.layout.title.text != before
+    assert figure.shown.layout.title.text != before
+    assert json.loads(figure.figure)["layout"]["title"]["text"] == figure.shown.layout.title.text
 
 
 def test_a_second_run_is_a_second_row_and_the_first_can_be_shown_again(explorer: Explorer) -> None:
@@ -227,3 +227,14 @@ def test_waiting_for_other_work_can_be_cancelled(explorer: Explorer) -> None:
         explorer.cancel_button.click()
         explorer.task.wait(5)
     assert "Cancelled" in explorer.status.value
+
+
+def test_a_recurrent_model_begins_with_dynamic_mode_and_says_what_static_leaves() -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.LSTM(3, 4))
+    explorer = Explorer(qx.Workload("recurrent", model, [torch.randn(5, 2, 3)], lambda candidate: 0.0))
+    explorer.wait(WAIT)
+    controls = explorer.controls
+    assert controls.by_name["mode"].value == "dynamic" and controls._notes["mode"].value == ""
+    controls.by_name["mode"].value = "static"
+    assert "stay float" in controls._notes["mode"].value and not explorer.quantize_button.disabled

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from torch import nn
 
@@ -14,6 +16,10 @@ from qexplore.recipe import Recipe
 from qexplore.workload import Batch, Workload
 
 SHOWN_NAMES = 20
+LEFT_FLOAT = (
+    "LSTM and GRU layers stay float here: PyTorch's static LSTM runs step by step, slower than float. "
+    "Dynamic mode quantizes them."
+)
 NO_TENSOR = "The model returns no tensor, so it cannot be compared; return a tensor or a tuple of them."
 
 
@@ -52,11 +58,25 @@ def check_output(model: nn.Module, batch: Batch) -> None:
             raise QexploreError(NO_TENSOR)
 
 
-def inspect(workload: Workload) -> tuple[list[str], dict[str, str]]:
-    """The names that a rule may match, and by mode the sentence that says why the workload cannot be quantized in it.
+@dataclass(frozen=True)
+class Inspection:
+    """What can be done with a workload.
 
-    Modes that work are left out.
+    Attributes:
+        layers: the names that a rule may match.
+        problems: by mode, why the workload cannot be quantized in it; modes that work are left out.
+        hints: by mode, what the mode leaves undone.
+        mode: the mode to begin with.
     """
+
+    layers: list[str]
+    problems: dict[str, str]
+    hints: dict[str, str]
+    mode: str
+
+
+def inspect(workload: Workload) -> Inspection:
+    """Look at a workload's model, without running it."""
     model, graph = float_copy(workload.model), None
     problems = {} if workload.train is not None else {"qat": _no_train(workload)}
     try:
@@ -65,7 +85,10 @@ def inspect(workload: Workload) -> tuple[list[str], dict[str, str]]:
         problems["static"] = problems["qat"] = str(error)
     if not eligible(model):
         problems["dynamic"] = NOTHING_DYNAMIC
-    return layer_names(model, graph), problems
+    recurrent = any(isinstance(module, nn.LSTM | nn.GRU) for module in model.modules())
+    hints = dict.fromkeys(("static", "qat"), LEFT_FLOAT) if recurrent else {}
+    mode = "dynamic" if recurrent or "static" in problems else "static"
+    return Inspection(layer_names(model, graph), problems, hints, mode)
 
 
 def _no_train(workload: Workload) -> str:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable
 
-import torch
 from torch import fx, nn
 
 from qexplore.engines.conversion import Layer, Probe, QuantizedTensor
@@ -126,5 +125,5 @@ def _probe(model: nn.Module, pairs: Iterable[tuple[str, str]]) -> Probe:
 
 
 def _has_weight(module: nn.Module) -> bool:
-    weight = getattr(module, "weight", None)
-    return isinstance(weight, torch.Tensor) and weight.dim() > 1
+    named = module.named_parameters(recurse=False)
+    return any(name.startswith("weight") and weight.dim() > 1 for name, weight in named)

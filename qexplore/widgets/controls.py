@@ -7,6 +7,7 @@ from typing import Any
 
 import ipywidgets as widgets
 
+from qexplore.analysis.checks import Inspection
 from qexplore.engines import OBSERVERS
 from qexplore.engines.engine import supported_engines
 from qexplore.recipe import OVERFLOW_GUARDS, Recipe, TensorSpec
@@ -32,12 +33,12 @@ class Controls(widgets.VBox):
 
     Attributes:
         by_name: the controls.
-        mode_problems: by mode, why the workload cannot be quantized in it; empty until `know`.
+        inspection: what can be done with the workload; None until `know`.
     """
 
     def __init__(self, on_change: Callable[[], None]) -> None:
-        self.mode_problems: dict[str, str] = {}
-        self._busy = False
+        self.inspection: Inspection | None = None
+        self._busy = self._touched = False
         self._on_change = on_change
         self.by_name = _make()
         self.rules = Rules(on_change)
@@ -54,10 +55,12 @@ class Controls(widgets.VBox):
             control.observe(self._changed, names="value")
         self.refresh()
 
-    def know(self, layers: list[str], mode_problems: dict[str, str]) -> None:
-        """Take in the names of the model's layers, offered for rules, and the modes it cannot be quantized in."""
-        self.rules.pattern.options = layers
-        self.mode_problems = mode_problems
+    def know(self, inspection: Inspection) -> None:
+        """Take in what can be done with the workload: layers for rules, modes that work, the mode to begin with."""
+        self.inspection = inspection
+        self.rules.pattern.options = inspection.layers
+        if not self._touched:
+            self.by_name["mode"].value = inspection.mode
         self._changed(None)
 
     @property
@@ -68,7 +71,7 @@ class Controls(widgets.VBox):
     @property
     def mode_problem(self) -> str | None:
         """Why the chosen mode cannot be used with this workload; None where it can."""
-        return self.mode_problems.get(self.by_name["mode"].value)
+        return self.inspection.problems.get(self.by_name["mode"].value) if self.inspection else None
 
     def recipe(self) -> Recipe:
         """The recipe that the controls show; a control that does not apply counts as its default.
@@ -130,15 +133,17 @@ class Controls(widgets.VBox):
     def refresh(self) -> None:
         """Disable what does not apply and show why."""
         reasons = unavailable(self.values)
-        if self.mode_problem:
-            reasons["mode"] = self.mode_problem
+        mode = self.by_name["mode"].value
+        if self.inspection and (note := self.mode_problem or self.inspection.hints.get(mode)):
+            reasons["mode"] = note
         for name, control in self.by_name.items():
             control.disabled = self._busy or (name in reasons and name != "mode")
             self._notes[name].value = reasons.get(name, "")
             self._notes[name].layout.display = "block" if name in reasons else "none"
         self.rules.disable(self._busy)
 
-    def _changed(self, _: Any) -> None:
+    def _changed(self, change: Any) -> None:
+        self._touched = self._touched or change is not None
         self.refresh()
         self._on_change()
 

@@ -17,7 +17,6 @@ from qexplore.plots.words import recipe_words
 from qexplore.recipe import Recipe
 from qexplore.widgets.controls import Controls
 from qexplore.widgets.errors import ErrorPanel
-from qexplore.widgets.fit import FitFigures
 from qexplore.widgets.html import headline, runs_table
 from qexplore.widgets.results import Results
 from qexplore.widgets.style import STYLE
@@ -68,7 +67,7 @@ class Explorer(widgets.VBox):
             [actions, self.status, self.error_panel, self.headline, self.results, picker, self.table]
         ).add_class("qx-results")
         columns = widgets.Box([self.controls, right]).add_class("qx-columns")
-        super().__init__([widgets.HTML(STYLE), columns, FitFigures()])
+        super().__init__([widgets.HTML(STYLE), columns])
         self.add_class("qx-explorer")
         self._changed()
         self._inspection = threading.Thread(target=self._inspect, daemon=True, name="qexplore inspection")
@@ -104,9 +103,7 @@ class Explorer(widgets.VBox):
         """Find out the model's layers and modes, off the kernel's own thread, and have torch import what it needs."""
         try:
             with exclusive():
-                layers, problems = inspect(self.workload)
-                self.controls.know(layers, problems)
-                self.results.load()
+                self.controls.know(inspect(self.workload))
                 warm_up()
         except Exception as error:
             self._failed(error)
@@ -133,8 +130,10 @@ class Explorer(widgets.VBox):
         self.status.value = f"Run {len(self.runs)} took {run.seconds:.1f} s on engine {run.engine}."
         self.table.value = runs_table(self.runs)
         options = [(f"{i}: {'; '.join(recipe_words(r.recipe))}", i - 1) for i, r in enumerate(self.runs, 1)]
+        self.shown.unobserve(self._chosen, names="value")
         self.shown.options = options
         self.shown.value = len(self.runs) - 1
+        self.shown.observe(self._chosen, names="value")
         for widget in (self.shown, self.reuse_button):
             widget.layout.display = None
         self._show(run)

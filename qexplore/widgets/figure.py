@@ -1,31 +1,90 @@
-"""A plotly figure that stays and is updated in place."""
+"""A plotly figure in the page that is redrawn whole with `Plotly.react`.
+
+plotly's own FigureWidget brings 5 MB of script for each figure, keeps axis settings of the figure shown before, and
+stays at 700 pixels (plotly#4998); this widget asks for plotly.js once a page and follows the width of its place.
+"""
 
 from __future__ import annotations
 
+from typing import Any
+
+import anywidget
 import plotly.graph_objects as go
+import traitlets
+from plotly.offline import get_plotlyjs
+
+SCRIPT = """
+function library(model) {
+  // One copy of plotly.js serves all figures of the page; the kernel sends it when first asked.
+  window.qexplorePlotly ??= new Promise((resolve) => {
+    model.on("msg:custom", (message, buffers) => {
+      if (message.kind !== "plotly.js" || window.Plotly) return;
+      const script = document.createElement("script");
+      script.src = URL.createObjectURL(new Blob(buffers, { type: "text/javascript" }));
+      script.onload = () => resolve(window.Plotly);
+      document.head.append(script);
+    });
+    model.send({ kind: "plotly.js" });
+  });
+  return window.qexplorePlotly;
+}
+
+export default {
+  render({ model, el }) {
+    const place = document.createElement("div");
+    place.style.width = "100%";
+    el.append(place);
+    let plotly = null;
+    const draw = () => {
+      const text = model.get("figure");
+      if (!plotly || !text) return;
+      const { data, layout } = JSON.parse(text);
+      place.style.height = `${layout.height}px`;
+      delete layout.height;  // both sides follow the place
+      layout.autosize = true;
+      plotly.react(place, data, layout, { displaylogo: false, modeBarButtonsToRemove: ["lasso2d", "select2d"] });
+    };
+    const sizes = new ResizeObserver(() => {
+      if (place._fullLayout && place.clientWidth && place._fullLayout.width !== place.clientWidth) {
+        plotly.Plots.resize(place);
+      }
+    });
+    library(model).then((loaded) => {
+      plotly = loaded;
+      model.on("change:figure", draw);
+      sizes.observe(place);
+      draw();
+    });
+    return () => {
+      model.off("change:figure", draw);
+      sizes.disconnect();
+      if (plotly) plotly.purge(place);
+    };
+  },
+};
+"""
 
 
-def live_figure() -> go.FigureWidget:
-    """An empty figure widget that follows the width of its place."""
-    widget = go.FigureWidget()
-    widget.update_layout(autosize=True)
-    widget._config = {"displaylogo": False, "responsive": True, "modeBarButtonsToRemove": ["lasso2d", "select2d"]}
-    return widget
+class LiveFigure(anywidget.AnyWidget):
+    """Shows one figure at a time.
 
-
-def redraw(widget: go.FigureWidget, figure: go.Figure) -> None:
-    """Make `widget` show `figure`; traces are updated in place where their number and types are the same.
-
-    Width and height are left to the widget's place (see `fit`): plotly.js freezes the width when it is told a height.
+    Attributes:
+        shown: the figure; None before the first `draw`.
     """
-    layout = figure.layout.to_plotly_json() | {"autosize": True}
-    layout.pop("height", None)
-    same = [trace.type for trace in widget.data] == [trace.type for trace in figure.data]
-    if not same:
-        widget.data = ()
-        widget.add_traces(list(figure.data))
-    with widget.batch_update():
-        if same:
-            for old, new in zip(widget.data, figure.data, strict=True):
-                old.update(new.to_plotly_json(), overwrite=True)
-        widget.update_layout(layout, overwrite=True)
+
+    _esm = SCRIPT
+    figure = traitlets.Unicode("").tag(sync=True)
+
+    def __init__(self) -> None:
+        self.shown: go.Figure | None = None
+        super().__init__()
+        self.on_msg(self._answer)
+
+    def draw(self, figure: go.Figure) -> None:
+        """Show `figure` in place of the one before."""
+        self.shown = figure
+        self.figure = figure.to_json()
+
+    def _answer(self, widget: Any, message: Any, buffers: Any) -> None:
+        if isinstance(message, dict) and message.get("kind") == "plotly.js":
+            self.send({"kind": "plotly.js"}, buffers=[get_plotlyjs().encode()])

@@ -5,11 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import ipywidgets as widgets
-import plotly.graph_objects as go
 
 from qexplore.analysis import Run
 from qexplore.plots import PLOTS, runs_overview
-from qexplore.widgets.figure import live_figure, redraw
+from qexplore.widgets.figure import LiveFigure
 from qexplore.widgets.html import layers_table
 
 TABLE, RUNS = "Table", "Runs"
@@ -19,24 +18,20 @@ TITLES = (*PLOTS, TABLE, RUNS)
 class Results(widgets.VBox):
     """A tab for each registered plot, one for the table of layers and one for all runs together.
 
-    There is one figure widget for all tabs: each brings 5 MB of script to the browser, and a figure that never
-    leaves the page keeps its size.
-
     Attributes:
         bar: the tabs; `open_tab(title)` opens one.
         tensor: which tensor is shown, in tabs that show one.
-        figure: the figure widget; None before `load`.
+        figure: the figure, the same one in all tabs.
     """
 
     def __init__(self) -> None:
         self._run: Run | None = None
         self._runs: list[Run] = []
-        self.figure: go.FigureWidget | None = None
         self.bar = widgets.Tab([widgets.Box() for _ in TITLES], titles=TITLES, selected_index=0).add_class("qx-tabs")
         self.tensor = widgets.Dropdown(description="Tensor")
         self._table = widgets.HTML()
-        self._place = widgets.VBox().add_class("qx-figure")
-        super().__init__([self.bar, widgets.VBox([self.tensor, self._place, self._table]).add_class("qx-panel")])
+        self.figure = LiveFigure()
+        super().__init__([self.bar, widgets.VBox([self.tensor, self.figure, self._table]).add_class("qx-panel")])
         self.bar.observe(self._changed, names="selected_index")
         self.tensor.observe(self._changed, names="value")
         self.layout.display = "none"
@@ -50,15 +45,8 @@ class Results(widgets.VBox):
         """Open the tab of this title."""
         self.bar.selected_index = TITLES.index(title)
 
-    def load(self) -> None:
-        """Make the figure widget, so that the browser has its script before the first run ends."""
-        if self.figure is None:
-            self.figure = live_figure()
-            self._place.children = (self.figure,)
-
     def show(self, run: Run, runs: list[Run]) -> None:
         """Show a run, and all runs beside each other, in the open tab; the others follow when they are opened."""
-        self.load()
         self._run, self._runs = run, runs
         self.layout.display = None
         self._draw()
@@ -68,7 +56,7 @@ class Results(widgets.VBox):
 
     def _draw(self) -> None:
         run, self._run = self._run, None  # setting the tensor's options below must not draw a second time
-        if run is None or self.figure is None:
+        if run is None:
             return
         plot = PLOTS[self.title] if self.title not in (TABLE, RUNS) else None
         kind = plot.tensors if plot else None
@@ -84,11 +72,10 @@ class Results(widgets.VBox):
         elif self.title == RUNS:
             figure = runs_overview(self._runs)
         if figure is not None:
-            self._place.layout.height = f"{figure.layout.height}px"
-            redraw(self.figure, figure)
+            self.figure.draw(figure)
         else:
             self._table.value = layers_table(run)
         self.tensor.layout.display = None if kind else "none"
-        self._place.layout.display = None if figure is not None else "none"
+        self.figure.layout.display = None if figure is not None else "none"
         self._table.layout.display = "none" if figure is not None else None
         self._run = run

@@ -12,7 +12,8 @@ STYLE = """
 .qx-note { font-size: 11px; color: var(--jp-ui-font-color2); line-height: 1.3; margin-top: -4px; }
 .qx-note .widget-html-content { line-height: 1.3; }
 .qx-results { flex: 1 1 480px; min-width: 0; overflow: hidden; }
-.qx-results .jupyter-widgets-output-area, .qx-results .widget-html { max-width: 100%; }
+.qx-results .widget-html { width: 100%; margin: 0; }
+.qx-results .widget-html-content { min-width: 0; }
 .qx-cards { display: flex; flex-flow: row wrap; gap: 8px; line-height: 1.35; }
 .qx-card { flex: 1 1 128px; border: 1px solid var(--jp-border-color2); border-radius: 4px; padding: 6px 10px; }
 .qx-card-title, .qx-card-note { font-size: 11px; color: var(--jp-ui-font-color2); }
@@ -33,8 +34,6 @@ STYLE = """
 }
 .qx-tabs > .widget-tab-contents { display: none; }
 .qx-panel { border: 1px solid var(--jp-border-color1); border-top: none; padding: 8px; overflow: hidden; }
-.qx-figure { overflow: hidden; }
-.qx-figure > .js-plotly-plot { width: 100%; height: 100%; }
 .qx-status .widget-html-content { font-size: 12px; color: var(--jp-ui-font-color2); }
 .qx-explorer .js-plotly-plot svg text { fill: var(--jp-ui-font-color1) !important; }
 .qx-explorer .js-plotly-plot .hoverlayer text { fill: #222 !important; }

@@ -113,7 +113,7 @@ def test_every_tab_draws_a_figure_as_wide_as_its_place(explorer: Lab) -> None:
         plot = lab.outputs.locator(".js-plotly-plot").filter(visible=True)
         expect(plot.locator(".main-svg").first).to_be_visible()
         fits = """plot => ["clientWidth", "clientHeight"].every(
-            side => Math.abs(plot.querySelector(".main-svg")[side] - plot.parentElement[side]) <= 2)"""
+            side => Math.abs(plot.querySelector(".main-svg")[side] - plot[side]) <= 2)"""
         lab.page.wait_for_function(fits, arg=plot.first.element_handle(), timeout=10_000)
         lab.screenshot(f"explorer-{title}")
 
