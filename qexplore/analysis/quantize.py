@@ -29,7 +29,7 @@ from qexplore.progress import Cancel, Report, cancellable, no_report, part
 from qexplore.recipe import Recipe
 from qexplore.workload import Batch, Workload
 
-COMPARED_BATCHES = 2
+COMPARED_BATCHES = 4
 
 
 def quantize(

@@ -30,7 +30,7 @@ class Run:
         layers: a row per layer, indexed by name (see `tables.layer_table`).
         metrics: "float", "simulated", "int8" (None where only simulated): the workload's metric; "agreement": share
             of decisions that equal float's (None where the output is no choice among classes); "sqnr_db": of
-            the model's output.
+            the model's output; both on the first four calibration batches, as all errors in the tables.
         size: "float_bytes", "int8_bytes", "ratio" (float / int8), and "estimated", whether int8_bytes is
             computed for packed codes because the recipe is only simulated.
         speed: see `benchmark`; None where only simulated.
