@@ -34,6 +34,7 @@ STYLE = """
 }
 .qx-tabs > .widget-tab-contents { display: none; }
 .qx-panel { border: 1px solid var(--jp-border-color1); border-top: none; padding: 8px; overflow: hidden; }
+.qx-explorer .progress-bar { transition: none; }
 .qx-status .widget-html-content { font-size: 12px; color: var(--jp-ui-font-color2); }
 .qx-explorer .js-plotly-plot svg text { fill: var(--jp-ui-font-color1) !important; }
 .qx-explorer .js-plotly-plot .hoverlayer text { fill: #222 !important; }

@@ -10,14 +10,14 @@ from typing import Any
 from qexplore.errors import Cancelled
 from qexplore.progress import Report
 
-REPORT_SECONDS = 0.1
+REPORT_SECONDS = 0.25
 
 
 class Task:
     """Runs one piece of work at a time.
 
     Args:
-        on_progress: called with (message, fraction), at most ten times a second, from the worker thread.
+        on_progress: called with (message, fraction), at most four times a second, from the worker thread.
         on_done: called with the result.
         on_error: called with the exception; a `Cancelled` where it was cancelled.
         on_busy: called with True when work starts and False when it has ended, however it ended.
