@@ -21,12 +21,17 @@ def call(model: nn.Module, batch: Batch) -> Any:
 
 
 def positional(model: nn.Module, batch: Batch) -> tuple[Any, ...]:
-    """The batch as positional arguments of `model.forward`, in its order."""
-    if isinstance(batch, torch.Tensor):
-        return (batch,)
-    if not isinstance(batch, Mapping):
-        return tuple(batch)
-    bound = inspect.signature(model.forward).bind(**batch)
+    """The batch as positional arguments of `model.forward`, in its order.
+
+    Raises:
+        TypeError: the model takes other arguments.
+    """
+    signature = inspect.signature(model.forward)
+    if isinstance(batch, Mapping):
+        bound = signature.bind(**batch)
+    else:
+        bound = signature.bind(*([batch] if isinstance(batch, torch.Tensor) else batch))
+        return bound.args
     bound.apply_defaults()
     return tuple(bound.arguments.values())
 

@@ -39,9 +39,6 @@ class Registry(Generic[T]):
     def __iter__(self) -> Iterator[str]:
         return iter(self._entries)
 
-    def __contains__(self, name: str) -> bool:
-        return name in self._entries
-
 
 def unknown(kind: str, name: object, known: list[str]) -> str:
     """The sentence for a name that does not exist, with the ones that do."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -57,7 +57,7 @@ class Workload:
             raise QexploreError(
                 f"calibration of workload {self.name!r} is a {type(self.calibration).__name__}; give a list of batches."
             )
-        if iter(self.calibration) is self.calibration:
+        if isinstance(self.calibration, Iterator):
             raise QexploreError(
                 f"calibration of workload {self.name!r} can be read only once; give a list or another re-iterable."
             )

@@ -10,7 +10,7 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "qexplore"
 
-BASE = {"errors", "registry", "recipe", "workload", "batches", "progress", "exclusive"}
+BASE = {"errors", "registry", "recipe", "workload", "batches", "progress", "exclusive", "isolate"}
 CORE = BASE | {"numerics", "calibrate", "engines", "analysis", "plots"}
 EVERYTHING = CORE | {"zoo", "environment", "export", "widgets"}
 
@@ -25,6 +25,7 @@ MAY_IMPORT = {
     "batches": {"errors", "workload"},
     "progress": {"errors"},
     "exclusive": {"progress"},
+    "isolate": set(),
     "zoo": {"errors", "registry", "workload"},
     "numerics": BASE,
     "calibrate": BASE | {"numerics"},

@@ -208,7 +208,7 @@ def test_clipped_bins_are_those_beyond_the_range(runs: dict[str, qx.Run]) -> Non
     np.testing.assert_allclose(clipped.y, np.asarray(histogram.counts)[outside])
     np.testing.assert_allclose(within.y, np.asarray(histogram.counts)[~outside])
     assert clipped.marker.pattern.shape  # not by colour alone
-    assert "clipped 25 %" in text(figure)
+    assert "clipped 25.0 %" in text(figure)
 
 
 def test_levels_shown() -> None:
@@ -406,4 +406,5 @@ def test_words_for_numbers() -> None:
     assert [decibels(v) for v in (math.inf, math.nan, None, 12.34, -0.01)] == [
         "exact", "not measured", "not measured", "12.3 dB", "0.0 dB",
     ]  # fmt: skip
-    assert [percent(v) for v in (0.5, 0.00031, 0.0, math.nan)] == ["50 %", "0.031 %", "0 %", "unknown"]
+    assert [percent(v) for v in (0.5, 0.00031, 0.0, math.nan)] == ["50.0 %", "0.031 %", "0 %", "unknown"]
+    assert [percent(v) for v in (0.9977, 0.99999, 1.0)] == ["99.8 %", "99.9 %", "100 %"]

@@ -166,7 +166,7 @@ def test_an_error_shows_in_the_panel_and_the_last_result_stays(explorer: Explore
 
 
 def test_html_in_names_is_escaped_in_the_error_panel(explorer: Explorer) -> None:
-    explorer.error_panel.show(qx.QexploreError("<script>alert(1)</script>"))
+    explorer.error_panel.show(qx.QexploreError("<script>alert(1)</script>"), False)
     assert "<script>" not in explorer.error_panel.message
 
 

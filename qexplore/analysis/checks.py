@@ -11,11 +11,18 @@ from qexplore.batches import call, first_tensor
 from qexplore.calibrate.graph import FloatGraph, UntraceableError, float_copy, layer_names, trace
 from qexplore.engines import OBSERVERS
 from qexplore.engines.dynamic import NOTHING_DYNAMIC, dynamic_layers, eligible
+from qexplore.engines.observers import torch_observer
 from qexplore.errors import QexploreError
 from qexplore.recipe import Recipe
 from qexplore.workload import Batch, Workload
 
 SHOWN_NAMES = 20
+KEEPS_SCALE = (
+    *(nn.ReLU, nn.ReLU6, nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Flatten, nn.Identity, nn.PixelShuffle, nn.Hardtanh),
+    *(nn.MaxPool1d, nn.MaxPool2d, nn.MaxPool3d, nn.AvgPool1d, nn.AvgPool2d, nn.AvgPool3d, nn.Upsample),
+    *(nn.AdaptiveAvgPool1d, nn.AdaptiveAvgPool2d, nn.AdaptiveAvgPool3d, nn.Sigmoid, nn.Tanh, nn.Softmax, nn.Embedding),
+)
+PER_TENSOR_ONLY = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 LEFT_FLOAT = (
     "LSTM and GRU layers stay float here: PyTorch's static LSTM runs step by step, slower than float. "
     "Dynamic mode quantizes them."
@@ -33,6 +40,8 @@ def checked_graph(workload: Workload, model: nn.Module, recipe: Recipe) -> Float
     _check_parameters(workload.name, model)
     for spec in recipe.specs():
         OBSERVERS[spec.observer]
+        if spec.per_channel:
+            torch_observer(spec, "weight", "none")
     graph = None
     if recipe.mode == "qat" and workload.train is None:
         raise QexploreError(_no_train(workload))
@@ -44,7 +53,35 @@ def checked_graph(workload: Workload, model: nn.Module, recipe: Recipe) -> Float
     _check_rules(recipe, layer_names(model, graph))
     if recipe.mode == "dynamic":
         dynamic_layers(model, recipe)
+    elif graph is not None:
+        _check_layers(graph, recipe)
     return graph
+
+
+def _check_layers(graph: FloatGraph, recipe: Recipe) -> None:
+    """Refuse layers that torch.ao would quantize wrongly: one int8 module has one output scale, whoever calls it."""
+    called: set[str] = set()
+    for node in graph.module.graph.nodes:
+        path = str(node.target)
+        specs = recipe.specs_for(path)
+        if node.op != "call_module" or specs is None:
+            continue
+        module = graph.module.get_submodule(path)
+        if path in called and not isinstance(module, KEEPS_SCALE):
+            raise QexploreError(
+                f"Layer {path!r} ({type(module).__name__}) is called more than once, but an int8 layer has one output "
+                "scale; make it one layer per call (they may share weights) or keep it float with a rule."
+            )
+        called.add(path)
+        if isinstance(module, nn.PReLU):
+            raise QexploreError(
+                f"Layer {path!r} is a PReLU, which PyTorch's int8 kernel computes wrongly; keep it float with a rule."
+            )
+        if specs[1].per_channel and isinstance(module, PER_TENSOR_ONLY):
+            raise QexploreError(
+                f"Layer {path!r} is a {type(module).__name__}, whose weights torch.ao quantizes per tensor only; "
+                "choose per-tensor weights, with a rule for this layer alone, or keep it float."
+            )
 
 
 def check_output(model: nn.Module, batch: Batch) -> None:

@@ -21,6 +21,8 @@ from qexplore.progress import Cancel, Report, cancellable, part, stop_if
 from qexplore.recipe import Recipe
 from qexplore.workload import Batch, Workload
 
+REMEDY = "keep the layer float with a rule"
+
 
 def convert_model(
     workload: Workload,
@@ -55,9 +57,11 @@ def convert_model(
     assert graph is not None
     try:
         prepared = prepare(model, graph, recipe, engine, guard, batches[0])
+    except QexploreError:
+        raise
     except Exception as error:
-        raise QexploreError(f"torch.ao cannot prepare this model: {_first_line(error)}; use mode 'dynamic'.") from error
-    if not prepared.groups.observers:
+        raise QexploreError(f"torch.ao cannot prepare this model: {_first_line(error)}; {REMEDY}.") from error
+    if not prepared.groups.own_observers():
         raise QexploreError("The recipe leaves nothing to quantize; quantize at least one layer.")
     _check_reach(recipe, prepared.groups)
     calibration.require_finite(prepared.groups.observed())
@@ -67,7 +71,10 @@ def convert_model(
         for position, batch in enumerate(batches):
             stop_if(cancel)
             calibrating(f"Observing, batch {position + 1} of {len(batches)}", position / len(batches))
-            call(prepared.module, batch)
+            try:
+                call(prepared.module, batch)
+            except Exception as error:
+                raise QexploreError(f"torch.ao cannot observe this model: {_first_line(error)}; {REMEDY}.") from error
     if recipe.mode == "qat":
         handle = cancellable(prepared.module, cancel)
         history = finetune(workload, prepared.module, recipe.epochs, evaluate, part(report, 0.1, 0.95), cancel)
@@ -75,10 +82,9 @@ def convert_model(
     report("Converting to int8", 0.95)
     try:
         return convert(prepared), history
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
+    except Exception as error:
         raise QexploreError(
-            f"Engine {engine.name!r} cannot convert this model: {_first_line(error)}; "
-            "keep the layer float with a rule or choose another engine."
+            f"Engine {engine.name!r} cannot convert this model: {_first_line(error)}; {REMEDY} or take another engine."
         ) from error
 
 

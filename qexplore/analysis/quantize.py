@@ -13,9 +13,8 @@ from torch import nn
 from qexplore.analysis.checks import check_output, checked_graph
 from qexplore.analysis.compare import compare
 from qexplore.analysis.convert import convert_model
-from qexplore.analysis.isolate import seeded
 from qexplore.analysis.run import Run
-from qexplore.analysis.size import file_bytes, layer_bytes, packed_bytes
+from qexplore.analysis.size import file_bytes, layer_bytes, packed_away
 from qexplore.analysis.speed import benchmark
 from qexplore.analysis.tables import histograms, layer_table, tensor_table
 from qexplore.batches import call, checked, first_tensor
@@ -25,6 +24,7 @@ from qexplore.engines import Conversion, resolve_engine, resolve_guard
 from qexplore.engines.engine import using
 from qexplore.errors import Cancelled, QexploreError
 from qexplore.exclusive import exclusive
+from qexplore.isolate import seeded
 from qexplore.progress import Cancel, Report, cancellable, no_report, part
 from qexplore.recipe import Recipe
 from qexplore.workload import Batch, Workload
@@ -50,6 +50,11 @@ def quantize(
         QexploreError: the recipe does not fit the workload, the engine or the data; the message says what to do.
         Cancelled: `cancel` was set.
     """
+    for given, wanted in ((workload, Workload), (recipe, Recipe)):
+        if not isinstance(given, wanted):
+            raise QexploreError(
+                f"quantize got {given!r} for its {wanted.__name__.lower()}; give a qx.{wanted.__name__}."
+            )
     started = time.perf_counter()
     report = progress or no_report
     if calibration is not None and calibration.workload is not workload:
@@ -58,9 +63,9 @@ def quantize(
             "make one with qx.calibrate(workload)."
         )
     engine = resolve_engine(recipe, workload.model)
-    guard = resolve_guard(recipe, engine)
     evaluate = partial(_evaluate, workload, cancel)
     with exclusive(report, cancel), seeded(recipe.seed), using(engine.name):
+        guard = resolve_guard(recipe, engine)
         model = float_copy(workload.model)
         graph = checked_graph(workload, model, recipe)
         batches = list(checked(workload.calibration, workload.name))
@@ -126,7 +131,8 @@ def _evaluate(workload: Workload, cancel: Cancel, model: nn.Module) -> float:
     except (Cancelled, QexploreError):
         raise
     except Exception as error:
-        raise QexploreError(f"evaluate of workload {workload.name!r} failed: {error}.") from error
+        reason = (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
+        raise QexploreError(f"evaluate of workload {workload.name!r} failed: {reason}.") from error
     finally:
         handle.remove()
     try:
@@ -141,7 +147,7 @@ def _evaluate(workload: Workload, cancel: Cancel, model: nn.Module) -> float:
 def _size(model: nn.Module, conversion: Conversion) -> dict[str, Any]:
     before = file_bytes(model)
     estimated = conversion.int8 is None
-    after = packed_bytes(model, list(conversion.tensors)) if conversion.int8 is None else file_bytes(conversion.int8)
+    after = before - packed_away(list(conversion.tensors)) if conversion.int8 is None else file_bytes(conversion.int8)
     return {"float_bytes": before, "int8_bytes": after, "ratio": before / after, "estimated": estimated}
 
 

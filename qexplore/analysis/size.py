@@ -32,16 +32,16 @@ def layer_bytes(model: nn.Module, layers: list[str]) -> dict[str, int]:
     return totals
 
 
-def packed_bytes(model: nn.Module, tensors: list[QuantizedTensor]) -> int:
-    """Bytes the model would take with its quantized weights packed to their bits (a scale and a zero_point each).
+def packed_away(tensors: list[QuantizedTensor]) -> int:
+    """Bytes that packing the quantized weights to their bits would save (each scale and zero_point costs 4).
 
     For models that are only simulated: there are no kernels below 8 bits, so nothing can be saved and measured.
     """
-    total = sum(_value_bytes(value) for value in model.state_dict().values())
-    for t in tensors:
-        if t.weight is not None:
-            total += math.ceil(t.weight.numel() * t.bits / 8) + 8 * t.scale.numel() - 4 * t.weight.numel()
-    return total
+    return sum(
+        4 * t.weight.numel() - math.ceil(t.weight.numel() * t.bits / 8) - 8 * t.scale.numel()
+        for t in tensors
+        if t.weight is not None
+    )
 
 
 def _value_bytes(value: Any) -> int:

@@ -11,6 +11,7 @@ from torch import nn
 from torch.utils.benchmark import Timer
 
 from qexplore.batches import batch_size, call
+from qexplore.errors import QexploreError
 from qexplore.progress import Cancel, Report, no_report, stop_if
 from qexplore.workload import Batch
 
@@ -40,6 +41,8 @@ def benchmark(
         float / int8, with their quartiles `speedup_low` and `speedup_high`; `float_times`, `int8_times`: the rounds,
         in milliseconds; `batch`, `threads`, `rounds`.
     """
+    if rounds is not None and rounds < 1:
+        raise QexploreError(f"rounds is {rounds!r}; give a whole number from 1 up.")
     threads = torch.get_num_threads()
     timers = [
         Timer("run(model, inputs)", globals={"run": call, "model": model, "inputs": inputs}, num_threads=threads)

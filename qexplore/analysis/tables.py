@@ -88,7 +88,7 @@ def layer_table(
     alone (the lowest, where it has several); float_bytes, int8_bytes of its tensors.
     """
     measured = comparison.layers.get("int8", comparison.layers["simulated"])
-    activations = tensors[tensors.kind == "activation"].set_index("layer")
+    activations = tensors[tensors.kind == "activation"].set_index("name")
     weights = tensors[tensors.kind == "weight"].groupby("layer").sqnr_db.min()
     rows = []
     for layer in conversion.layers:
@@ -105,7 +105,7 @@ def layer_table(
             "simulated_sqnr_db": comparison.layers["simulated"][layer.name].sqnr_db,
         }
         for column in ("scale", "zero_point", "lo", "hi", "clipped"):
-            row[column] = activations[column].get(layer.name, math.nan)
+            row[column] = activations[column].get(layer.output, math.nan)
         row["weight_sqnr_db"] = weights.get(layer.name, math.nan)
         row["float_bytes"] = float_bytes.get(layer.name, 0)
         row["int8_bytes"] = math.nan if int8_bytes is None else int8_bytes.get(layer.name, 0)

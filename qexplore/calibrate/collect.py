@@ -13,6 +13,7 @@ from qexplore.calibrate.graph import Recorder, UntraceableError, float_copy, tra
 from qexplore.calibrate.stats import TensorStats, measure
 from qexplore.errors import Cancelled, QexploreError
 from qexplore.exclusive import exclusive
+from qexplore.isolate import seeded
 from qexplore.progress import Cancel, Report, no_report, stop_if
 from qexplore.workload import Batch, Workload
 
@@ -63,7 +64,7 @@ def calibrate(
     Raises:
         QexploreError: the calibration is empty or holds something else than tensors.
     """
-    with exclusive(progress, cancel):
+    with exclusive(progress, cancel), seeded(0):
         return _calibrate(workload, exact, progress, cancel)
 
 
@@ -91,7 +92,7 @@ def _calibrate(workload: Workload, exact: bool, progress: Report, cancel: Cancel
                 reason = (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
                 raise QexploreError(
                     f"The model of workload {workload.name!r} fails on calibration batch {position}: {reason}; "
-                    "give batches that fit it."
+                    "give batches that fit it, without labels."
                 ) from error
             progress(f"Calibration batch {position + 1} of {len(batches)}", (position + 1) / len(batches))
     return Calibration(workload, stats, inputs)

@@ -34,6 +34,7 @@ class FloatGraph:
         return node
 
 
+ONE_LAYER = (nn.Linear, nn.RNNBase, nn.modules.conv._ConvNd)
 GIVES_TUPLE = (nn.RNNBase, nn.MultiheadAttention)
 
 
@@ -55,8 +56,13 @@ class _Tracer(fx.Tracer):
 
 def float_copy(model: nn.Module) -> nn.Module:
     """A copy of `model` in eval mode; a model that is itself one layer comes in a Sequential, to have a name ("0")."""
-    copied = copy.deepcopy(model).eval()
-    return copied if list(copied.children()) else nn.Sequential(copied)
+    try:
+        copied = copy.deepcopy(model).eval()
+    except Exception as error:
+        raise QexploreError(
+            f"The model cannot be copied ({str(error).splitlines()[0]}); remove what hinders it, such as weight_norm."
+        ) from error
+    return nn.Sequential(copied) if isinstance(copied, ONE_LAYER) else copied
 
 
 def trace(model: nn.Module) -> FloatGraph:
@@ -68,15 +74,17 @@ def trace(model: nn.Module) -> FloatGraph:
     tracer = _Tracer()
     try:
         graph = tracer.trace(model)
+        traced = fx.GraphModule(model, graph)
     except Exception as error:
         raise UntraceableError(_place(error, model, tracer.inside)) from error
     tuples = {name for name, module in model.named_modules() if isinstance(module, GIVES_TUPLE)}
-    return FloatGraph(fx.GraphModule(model, graph), _names(graph, tuples))
+    return FloatGraph(traced, _names(graph, tuples))
 
 
 def _names(graph: fx.Graph, tuples: set[str]) -> dict[str, str]:
     names: dict[str, str] = {}
     used: set[str] = set()
+    modules = {str(node.target) for node in graph.nodes if node.op == "call_module"}
     for node in graph.nodes:
         if node.op in ("output", "get_attr"):
             continue
@@ -89,7 +97,7 @@ def _names(graph: fx.Graph, tuples: set[str]) -> dict[str, str]:
         else:
             wanted = ".".join(part for part in (scope(node), _function_name(node)) if part)
         name, number = wanted, 0
-        while name in used:
+        while name in used or (node.op != "call_module" and name in modules):
             number += 1
             name = f"{wanted}_{number}"
         used.add(name)
@@ -115,9 +123,11 @@ def _place(error: Exception, model: nn.Module, inside: str) -> str:
     where = f"module {inside!r}" if inside else f"the forward of {type(model).__name__}"
     line = f", line {own[-1].lineno}: `{own[-1].line}`" if own else ""
     reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+    dynamic = any(isinstance(module, nn.Linear | nn.LSTM | nn.GRU) for module in model.modules())
+    remedy = "use mode 'dynamic', which needs no tracing, or " if dynamic else ""
     return (
-        f"torch.fx cannot trace {where}{line} ({reason}); "
-        "use mode 'dynamic', which needs no tracing, or make this step independent of the data."
+        f"torch.fx cannot trace {where}{line} ({reason}); {remedy}make this step independent of the data "
+        "(of a scripted or compiled model, give the original nn.Module)."
     )
 
 

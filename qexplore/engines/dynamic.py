@@ -69,20 +69,23 @@ def convert_dynamic(model: nn.Module, recipe: Recipe, engine: Engine, calibratio
     simulated = copy.deepcopy(model)
     tensors: list[QuantizedTensor] = []
     for name, spec in specs.items():
-        if calibration.inputs.get(name) not in [t.name for t in tensors]:
+        if calibration.inputs.get(name) not in [t.name for t in tensors if t.kind == "activation"]:
             tensors += _activation(name, recipe, quant_max, calibration)
         module = simulated.get_submodule(name)
-        weights = _quantized_weights(name, module, spec)
+        original = model.get_submodule(name)
+        weights = _quantized_weights(name, original, spec)
         tensors += weights
-        with torch.no_grad():
-            for tensor, parameter in zip(weights, _weights(module).values(), strict=True):
-                parameter.copy_(tensor.fake_quantize(parameter))
+        for tensor, (parameter, value) in zip(weights, _weights(original).items(), strict=True):
+            # A parameter of its own: a tied one must not change elsewhere.
+            setattr(module, parameter, nn.Parameter(tensor.fake_quantize(value.detach())))
         simulated = _replaced(simulated, name, stand_in(module, quant_max))
     layers = [
         Layer(name, type(module).__name__, name, name in specs)
         for name, module in model.named_modules()
         if type(module) in READS_INPUT
     ]
+    for converted in (simulated, int8):
+        _leave_fast_path(converted)
     models = {"float": model, "simulated": simulated} | ({"int8": int8} if int8 is not None else {})
     outputs: Places = {layer.name: (layer.name,) for layer in layers}
     reads: Places = {t.layer: (f"tensor:{t.name}",) for t in tensors if t.kind == "activation"}
@@ -147,6 +150,20 @@ def _activation(layer: str, recipe: Recipe, quant_max: int, calibration: Calibra
             at_run_time=True,
         )
     ]
+
+
+def _leave_fast_path(model: nn.Module | None) -> None:
+    """Keep TransformerEncoderLayers off their fused float kernel, which reads weights that are int8 now.
+
+    They leave it where a hook is attached (torch.nn.TransformerEncoderLayer.forward).
+    """
+    for layer in model.modules() if model is not None else ():
+        if isinstance(layer, nn.TransformerEncoderLayer):
+            layer.dropout.register_forward_pre_hook(_nothing)
+
+
+def _nothing(module: nn.Module, args: object) -> None:
+    """A hook that does nothing."""
 
 
 def _replaced(model: nn.Module, name: str, module: nn.Module) -> nn.Module:

@@ -84,9 +84,9 @@ def resolve_engine(recipe: Recipe, model: nn.Module | None = None) -> Engine:
 def resolve_guard(recipe: Recipe, engine: Engine) -> str:
     """The overflow guard in force: the recipe's, or for "auto" the one this CPU needs.
 
-    Dynamic kernels keep activations to 7 bits where it matters, so no guard is needed there.
+    Dynamic kernels keep activations to 7 bits where it matters, and simulated arithmetic does not overflow.
     """
-    if recipe.mode == "dynamic" or (recipe.bits < 8 and recipe.overflow_guard == "auto"):
+    if recipe.mode == "dynamic" or recipe.bits < 8:
         return "none"
     if recipe.overflow_guard != "auto":
         return recipe.overflow_guard

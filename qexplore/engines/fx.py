@@ -31,7 +31,7 @@ from qexplore.engines.fx_tables import (
     scale_attributes,
     weights,
 )
-from qexplore.engines.observers import torch_observer
+from qexplore.engines.observers import fixed_qconfigs, torch_observer
 from qexplore.engines.simulate import simulate
 from qexplore.recipe import Recipe, TensorSpec
 from qexplore.workload import Batch
@@ -119,6 +119,9 @@ def backend_config(fuse: bool) -> BackendConfig:
 def qconfig_mapping(graph: FloatGraph, recipe: Recipe, guard: str) -> QConfigMapping:
     """The recipe in torch.ao's terms: one global qconfig, and one for each layer that a rule matches."""
     mapping = QConfigMapping().set_global(_qconfig(recipe, (recipe.activation, recipe.weight), guard))
+    for operations, fixed in fixed_qconfigs(recipe.mode == "qat"):
+        for operation in operations:
+            mapping.set_object_type(operation, fixed)
     calls: dict[tuple[str, object], int] = defaultdict(int)
     for node in graph.module.graph.nodes:
         call = (scope(node), node.target)

@@ -84,7 +84,8 @@ def layers_of(groups: Groups, tensors: list[QuantizedTensor], recipe: Recipe) ->
         name = groups.name(node.name)
         has_weight = node.op == "call_module" and _has_weight(groups.graph.module.get_submodule(str(node.target)))
         if has_weight or name in gives:
-            is_quantized = name in quantized if has_weight else recipe.specs_for(name) is not None
+            composite = node.op == "call_module" and any(groups.graph.module.get_submodule(str(node.target)).children())
+            is_quantized = name in quantized if has_weight or composite else recipe.specs_for(name) is not None
             layers.append(Layer(name, groups.kind(node.name), groups.output(node.name), is_quantized))
             nodes[name] = groups.lasts[node.name]
     return layers, nodes

@@ -6,13 +6,22 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch import nn
 from torch.ao.quantization import (
+    FixedQParamsObserver,
     HistogramObserver,
     MinMaxObserver,
     MovingAverageMinMaxObserver,
     MovingAveragePerChannelMinMaxObserver,
     PerChannelMinMaxObserver,
+    QConfig,
+    default_fixed_qparams_range_0to1_fake_quant,
+    default_fixed_qparams_range_0to1_observer,
+    default_fixed_qparams_range_neg1to1_fake_quant,
+    default_fixed_qparams_range_neg1to1_observer,
+    default_weight_observer,
 )
+from torch.nn import functional as F
 
 from qexplore.errors import QexploreError
 from qexplore.numerics.affine import code_range
@@ -79,10 +88,42 @@ def torch_observer(spec: TensorSpec, kind: str, guard: str) -> tuple[Any, dict[s
     }
 
 
+FROM_0_TO_1 = (
+    nn.Sigmoid,
+    nn.Hardsigmoid,
+    nn.Softmax,
+    torch.sigmoid,
+    "sigmoid",
+    "sigmoid_",
+    "hardsigmoid",
+    F.hardsigmoid,
+)
+FROM_MINUS_1_TO_1 = (nn.Tanh, nn.Softsign, torch.tanh, "tanh", "tanh_")
+
+
+def fixed_qconfigs(qat: bool) -> list[tuple[tuple[Any, ...], QConfig]]:
+    """Qconfigs of the operations whose int8 kernels have a range of their own, whatever the observer says."""
+    made = []
+    for operations, observer, fake_quantize in (
+        (FROM_0_TO_1, default_fixed_qparams_range_0to1_observer, default_fixed_qparams_range_0to1_fake_quant),
+        (
+            FROM_MINUS_1_TO_1,
+            default_fixed_qparams_range_neg1to1_observer,
+            default_fixed_qparams_range_neg1to1_fake_quant,
+        ),
+    ):
+        made.append(
+            (operations, QConfig(activation=fake_quantize if qat else observer, weight=default_weight_observer))
+        )
+    return made
+
+
 def described(observer: Any, guard: str) -> tuple[int, str]:
     """Bits asked for and observer name of a torch.ao observer or fake-quantize module made by `torch_observer`."""
     codes = (observer.quant_min, observer.quant_max)
     bits = 8 if codes == GUARDED.get(guard) else (codes[1] - codes[0]).bit_length()
     inner = getattr(observer, "activation_post_process", observer)
+    if isinstance(inner, FixedQParamsObserver):
+        return bits, "fixed"
     names = [name for name in OBSERVERS if type(inner) in (OBSERVERS[name].per_tensor, OBSERVERS[name].per_channel)]
     return bits, names[0]

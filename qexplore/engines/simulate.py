@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from torch import fx, nn
+from torch.nn import functional as F
 
 from qexplore.engines.conversion import QuantizedTensor
 
@@ -86,7 +87,14 @@ def simulate(reference: fx.GraphModule, observers: dict[str, Any], tensors: list
             layer = weighted(reference.get_submodule(t.name))
             quantizer = QuantDequant(t.scale, t.zero_point, t.quant_min, t.quant_max, torch.qint8, t.axis)
             layer.weight = nn.Parameter(quantizer(layer.weight.detach()))
+            if getattr(layer, "padding_mode", "zeros") != "zeros":
+                layer.padding = (0,) * len(layer.kernel_size)  # the reference layer pads with zeros whatever it is told
+                layer.register_forward_pre_hook(_pad)
     return placed
+
+
+def _pad(layer: Any, args: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
+    return (F.pad(args[0], layer._reversed_padding_repeated_twice, mode=layer.padding_mode),)
 
 
 def weighted(module: nn.Module) -> Any:

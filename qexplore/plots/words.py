@@ -27,10 +27,12 @@ def decibels(value: float | None) -> str:
 
 
 def percent(share: float | None) -> str:
-    """A share of 1 in %, small ones in two digits."""
+    """A share of 1 in %, small ones in two digits; 100 % only where it is all."""
     if share is None or math.isnan(share):
         return "unknown"
-    return f"{100 * share:.2g} %" if share < 0.1 else f"{100 * share:.0f} %"
+    if share in (0.0, 1.0):
+        return f"{100 * share:.0f} %"
+    return f"{100 * share:.2g} %" if share < 0.1 else f"{min(100 * share, 99.9):.1f} %"
 
 
 def kib(value: Any) -> Any:

@@ -8,9 +8,10 @@ from typing import Any
 import ipywidgets as widgets
 
 from qexplore.analysis.checks import Inspection
-from qexplore.engines import OBSERVERS
+from qexplore.engines import ENGINES, OBSERVERS
 from qexplore.engines.engine import supported_engines
 from qexplore.recipe import OVERFLOW_GUARDS, Recipe, TensorSpec
+from qexplore.registry import Registry
 from qexplore.widgets.availability import unavailable
 from qexplore.widgets.rules import Rules
 
@@ -157,20 +158,22 @@ def _make() -> dict[str, widgets.Widget]:
     assert set(guards.values()) == set(OVERFLOW_GUARDS)
     return {
         "mode": widgets.Dropdown(options=MODES, value=default.mode, description="Mode"),
-        "activation_observer": _dropdown("Activation observer", observers, default.activation.observer),
+        "activation_observer": _dropdown("Activation observer", observers, default.activation.observer, OBSERVERS),
         "activation_bits": widgets.IntSlider(value=default.activation.bits, description="Activation bits", **bits),
         "activation_scheme": _dropdown("Activation scheme", SCHEMES, default.activation.symmetric),
-        "weight_observer": _dropdown("Weight observer", observers, default.weight.observer),
+        "weight_observer": _dropdown("Weight observer", observers, default.weight.observer, OBSERVERS),
         "weight_bits": widgets.IntSlider(value=default.weight.bits, description="Weight bits", **bits),
         "weight_scheme": _dropdown("Weight scheme", SCHEMES, default.weight.symmetric),
         "weight_granularity": _dropdown("Weight scales", GRANULARITIES, default.weight.per_channel),
         "fuse": widgets.Checkbox(value=default.fuse, description="Fuse Conv, BatchNorm, ReLU", indent=False),
-        "engine": _dropdown("Engine", ["auto", *supported_engines()], default.engine),
+        "engine": _dropdown("Engine", ["auto", *supported_engines()], default.engine, ENGINES),
         "overflow_guard": _dropdown("Overflow guard", guards, default.overflow_guard),
         "epochs": widgets.BoundedIntText(value=default.epochs, min=1, max=100, description="QAT epochs"),
         "seed": widgets.BoundedIntText(value=default.seed, min=0, max=2**31 - 1, description="Seed"),
     }
 
 
-def _dropdown(description: str, options: Any, value: Any) -> widgets.Dropdown:
-    return widgets.Dropdown(description=description, options=options, value=value)
+def _dropdown(description: str, options: Any, value: Any, registry: Registry[Any] | None = None) -> widgets.Dropdown:
+    """A drop-down; over a registry its tooltip says what each entry is."""
+    tooltip = "; ".join(f"{name}: {registry[name].description}" for name in registry) if registry else None
+    return widgets.Dropdown(description=description, options=options, value=value, tooltip=tooltip)

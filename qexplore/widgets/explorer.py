@@ -11,7 +11,7 @@ from qexplore.analysis import Run, quantize
 from qexplore.analysis.checks import inspect
 from qexplore.calibrate import Calibration, calibrate
 from qexplore.engines.fx import warm_up
-from qexplore.errors import Cancelled
+from qexplore.errors import Cancelled, QexploreError
 from qexplore.exclusive import exclusive
 from qexplore.plots.words import recipe_words
 from qexplore.recipe import Recipe
@@ -35,6 +35,8 @@ class Explorer(widgets.VBox):
     """
 
     def __init__(self, workload: Workload) -> None:
+        if not isinstance(workload, Workload):
+            raise QexploreError(f"explore got {workload!r}; give a qx.Workload, such as qx.workload('digits').")
         self.workload = workload
         self.runs: list[Run] = []
         self.run: Run | None = None
@@ -144,7 +146,7 @@ class Explorer(widgets.VBox):
             self.status.value = "Cancelled; nothing was changed."
             return
         self.status.value = "Not done."
-        self.error_panel.show(error)
+        self.error_panel.show(error, bool(self.runs))
 
     def _chosen(self, change: Any) -> None:
         if change["new"] is not None and self.runs[change["new"]] is not self.run:

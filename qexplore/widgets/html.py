@@ -32,7 +32,7 @@ def headline(run: Run) -> str:
 
 def _agreement_words(run: Run) -> str:
     agreement = run.metrics["agreement"]
-    words = [] if agreement is None else [f"{percent(agreement)} of decisions agree"]
+    words = [] if agreement is None else [f"largest output the same in {percent(agreement)}"]
     return "; ".join(words + (["training moved the weights too"] if run.recipe.mode == "qat" else []))
 
 
@@ -59,18 +59,19 @@ def runs_table(runs: list[Run]) -> str:
     if not runs:
         return "<i>No runs yet: choose settings and press Quantize.</i>"
     rows = [
-        {
-            "Run": number,
-            "Recipe": "; ".join(recipe_words(run.recipe)),
-            run.metric: _metric(run.quantized_metric),
-            "Loss": _metric(run.loss),
-            "Size (KiB)": f"{kib(run.size['int8_bytes']):,.0f}" + (" est." if run.size["estimated"] else ""),
-            "Speedup": "simulated" if run.speed is None else f"{run.speed['speedup']:.2f}×",
-            "SQNR": decibels(run.metrics["sqnr_db"]),
-        }
-        for number, run in enumerate(runs, 1)
+        (
+            number_of,
+            "; ".join(recipe_words(run.recipe)),
+            _metric(run.quantized_metric),
+            _metric(run.loss),
+            f"{kib(run.size['int8_bytes']):,.0f}" + (" est." if run.size["estimated"] else ""),
+            "simulated" if run.speed is None else f"{run.speed['speedup']:.2f}×",
+            decibels(run.metrics["sqnr_db"]),
+        )
+        for number_of, run in enumerate(runs, 1)
     ]
-    return _table(pd.DataFrame(rows), "qx-runs")
+    titles = ["Run", "Recipe", runs[0].metric, "Loss", "Size (KiB)", "Speedup", "SQNR"]
+    return _table(pd.DataFrame(rows, columns=titles), "qx-runs")
 
 
 def layers_table(run: Run) -> str:
@@ -97,8 +98,8 @@ def layers_table(run: Run) -> str:
 
 
 def _metric(value: float | None) -> str:
-    """Four decimals, and a true minus."""
-    return "–" if value is None else f"{round(value, 4) + 0.0:.4f}".replace("-", "−")
+    """Four digits, and a true minus."""
+    return "–" if value is None else number(value, 4)
 
 
 def _table(frame: pd.DataFrame, kind: str = "qx-layers") -> str:

@@ -15,7 +15,7 @@ def seeded(seed: int) -> Iterator[None]:
     """Seed Python's, NumPy's and torch's CPU generators inside the block and put their states back after it."""
     python, numpy = random.getstate(), np.random.get_state()
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+        torch.default_generator.manual_seed(seed)
         random.seed(seed)
         np.random.seed(seed % 2**32)
         try:
