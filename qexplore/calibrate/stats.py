@@ -9,7 +9,8 @@ import torch
 
 BUCKETS = 8192
 SAMPLES = 32768
-SPREAD = 8
+SPREAD = 32
+FEW = 8
 
 
 @dataclass(frozen=True)
@@ -72,11 +73,13 @@ class TensorStats:
 
     def weighted_sample(self) -> tuple[np.ndarray, np.ndarray]:
         """Values and weights that stand for all values: a sample weighs its bucket's count over the bucket's
-        samples; a bucket without a sample counts as uniform. Weights add up to `count`."""
+        samples; a bucket with few samples or none counts as uniform. Weights add up to `count`."""
         values = torch.cat(self.samples) if self.samples else torch.empty(0)
         held = torch.bincount(bucket_of(values), minlength=BUCKETS)
+        sparse = (held < FEW) & (held < self.buckets)
+        values = values[~sparse[bucket_of(values)]]
         weights = (self.buckets.double() / held.clamp(min=1))[bucket_of(values)]
-        missing = torch.nonzero((self.buckets > 0) & (held == 0)).flatten()
+        missing = torch.nonzero(sparse).flatten()
         spread = _within_buckets(missing).clamp(self.lo, self.hi)
         shares = (self.buckets[missing].double() / SPREAD).repeat_interleave(SPREAD)
         return torch.cat([values, spread]).double().numpy(), torch.cat([weights, shares]).numpy()
