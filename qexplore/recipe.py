@@ -127,8 +127,8 @@ class Recipe:
             raise QexploreError(f'engine is {self.engine!r}; give "auto" or the name of an engine.')
         for name, least in (("seed", 0), ("epochs", 1)):
             value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int) or not least <= value < 2**31:
-                raise QexploreError(f"{name} is {value!r}; give a whole number from {least} up, below 2**31.")
+            if isinstance(value, bool) or not isinstance(value, int) or not least <= value < 2**63:
+                raise QexploreError(f"{name} is {value!r}; give a whole number from {least} up, below 2**63.")
         for rule in self.rules:
             if not isinstance(rule, LayerRule):
                 raise QexploreError(f"rules holds {rule!r}; give LayerRule(pattern, ...) entries.")

@@ -17,7 +17,7 @@ from qexplore.workload import Batch
 
 ROUNDS = (7, 25)
 ROUND_SECONDS = 0.02
-TOTAL_SECONDS = 1.0
+TOTAL_SECONDS = 0.6
 WARM_UPS = 3
 
 
@@ -33,7 +33,7 @@ def benchmark(
 
     Args:
         inputs: one batch.
-        rounds: how often each model is timed, a round repeating it for about 0.02 s; by default for 1 s,
+        rounds: how often each model is timed, a round repeating it for about 0.02 s; by default for 0.6 s,
             7 to 25 rounds.
 
     Returns:
