@@ -4,6 +4,7 @@ from typing import Any
 
 from qexplore.analysis import Run, benchmark, load_run, quantize
 from qexplore.calibrate import Calibration, TensorStats, calibrate
+from qexplore.calibrate.observers import Option, observer
 from qexplore.errors import Cancelled, QexploreError
 from qexplore.recipe import LayerRule, Recipe, TensorSpec
 from qexplore.workload import Workload, workload, workloads
@@ -12,6 +13,7 @@ __all__ = [
     "Calibration",
     "Cancelled",
     "LayerRule",
+    "Option",
     "QexploreError",
     "Recipe",
     "Run",
@@ -22,6 +24,7 @@ __all__ = [
     "calibrate",
     "explore",
     "load_run",
+    "observer",
     "quantize",
     "workload",
     "workloads",

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import math
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from fnmatch import fnmatchcase
 from typing import Any
@@ -12,6 +14,7 @@ from qexplore.registry import unknown
 
 MODES = ("dynamic", "static", "qat")
 OVERFLOW_GUARDS = ("auto", "none", "activations", "weights")
+OptionValue = float | str
 
 
 def _check_choice(name: str, value: object, choices: tuple[str, ...]) -> None:
@@ -32,6 +35,20 @@ def _check_specs(settings: object, may_lack: bool) -> None:
             raise QexploreError(f"{name} is {value!r}; give a TensorSpec.")
 
 
+def _checked_options(options: object) -> tuple[tuple[str, OptionValue], ...]:
+    try:
+        pairs = sorted(dict(options).items())  # type: ignore[call-overload]
+    except (TypeError, ValueError):
+        pairs = [(None, None)]
+    for name, value in pairs:
+        number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+        if not isinstance(name, str) or not (number or isinstance(value, str)):
+            raise QexploreError(
+                f'options is {options!r}; give numbers or words by name, such as {{"percentile": 99.9}}.'
+            )
+    return tuple(pairs)
+
+
 @dataclass(frozen=True)
 class TensorSpec:
     """How one kind of tensor is quantized.
@@ -41,15 +58,19 @@ class TensorSpec:
         bits: 2 to 8; below 8 is simulated, since int8 kernels have 8-bit codes only.
         symmetric: range centred on zero (weights then have zero_point 0); affine otherwise.
         per_channel: one scale per output channel; weights only.
+        options: the observer's own settings by name, such as {"percentile": 99.9}; what is left out has the
+            observer's default. Kept as sorted (name, value) pairs, so that specs can be compared and hashed.
     """
 
     observer: str = "minmax"
     bits: int = 8
     symmetric: bool = False
     per_channel: bool = False
+    options: Mapping[str, OptionValue] | tuple[tuple[str, OptionValue], ...] = ()
 
     def __post_init__(self) -> None:
         _check_bool(self, "symmetric", "per_channel")
+        object.__setattr__(self, "options", _checked_options(self.options))
         if not isinstance(self.observer, str):
             raise QexploreError(f"observer is {self.observer!r}; give the name of an observer.")
         if isinstance(self.bits, bool) or not isinstance(self.bits, int) or not 2 <= self.bits <= 8:
@@ -156,9 +177,13 @@ class Recipe:
         specs = [self.activation, self.weight]
         return specs + [spec for rule in self.rules for spec in (rule.activation, rule.weight) if spec]
 
+    def to_dict(self) -> dict[str, Any]:
+        """The recipe in JSON's own types."""
+        return asdict(self, dict_factory=_plain)
+
     def to_json(self) -> str:
         """The recipe as JSON text that `from_json` reads."""
-        return json.dumps(asdict(self), indent=2)
+        return json.dumps(self.to_dict(), indent=2)
 
     @classmethod
     def from_json(cls, text: str) -> Recipe:
@@ -172,6 +197,10 @@ class Recipe:
         except json.JSONDecodeError as error:
             raise QexploreError(f"The recipe is not valid JSON: {error}.") from error
         return _build(cls, data, "recipe")
+
+
+def _plain(items: list[tuple[str, Any]]) -> dict[str, Any]:
+    return {name: dict(value) if name == "options" else value for name, value in items}
 
 
 _NESTED: dict[str, type] = {"activation": TensorSpec, "weight": TensorSpec}

@@ -36,6 +36,9 @@ class Registry(Generic[T]):
             return self._entries[name]
         raise QexploreError(unknown(self.kind, name, list(self._entries)))
 
+    def __contains__(self, name: object) -> bool:
+        return name in self._entries
+
     def __iter__(self) -> Iterator[str]:
         return iter(self._entries)
 

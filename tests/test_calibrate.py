@@ -84,7 +84,7 @@ def test_samples_stay_few(parts: int) -> None:
 @pytest.mark.parametrize("kind", ["normal", "relu", "relu6", "outlier"])
 def test_weights_of_the_sample_add_up_to_the_count(kind: str, parts: int) -> None:
     stats = in_batches(values(kind), parts)
-    sample, weights = stats.weighted_sample()
+    sample, weights = stats.sample
     assert weights.sum() == pytest.approx(stats.count)
     assert (weights > 0).all()
     assert sample.min() >= stats.lo and sample.max() <= stats.hi
@@ -97,14 +97,14 @@ def test_the_sample_predicts_the_error_of_a_range(kind: str, bits: int, share: f
     x = values(kind)
     codes = code_range(bits, signed=False)
     mapping = qparams(x.min() * share, x.max() * share, *codes, symmetric=False)
-    sample, weights = in_batches(x, 5).weighted_sample()
-    rounded = fake_quantize(torch.tensor(sample).float(), *mapping, *codes).double().numpy()
-    predicted = 10 * math.log10((weights * sample**2).sum() / (weights * (sample - rounded) ** 2).sum())
+    sample, weights = in_batches(x, 5).sample
+    rounded = fake_quantize(sample, *mapping, *codes)
+    predicted = 10 * math.log10((weights @ sample.double() ** 2) / (weights @ (sample - rounded).double() ** 2))
     assert predicted == pytest.approx(sqnr_db(x, fake_quantize(x, *mapping, *codes)), abs=0.3)
 
 
 def test_one_outlier_is_not_lost() -> None:
-    sample, weights = in_batches(values("outlier"), 5).weighted_sample()
+    sample, weights = in_batches(values("outlier"), 5).sample
     assert weights[sample > 50].sum() == pytest.approx(1)
 
 
@@ -114,7 +114,7 @@ def test_nonfinite_values_are_counted_and_left_out() -> None:
     assert (stats.count, stats.nonfinite) == (3, 3)
     assert (stats.lo, stats.hi) == (-2.0, 3.0)
     assert stats.mean == pytest.approx(2 / 3)
-    assert np.isfinite(stats.weighted_sample()[0]).all()
+    assert stats.sample[0].isfinite().all()
 
 
 def test_a_tensor_of_nan_has_no_values() -> None:
@@ -130,7 +130,7 @@ def test_a_limit_keeps_extremes_and_nonfinite_exact() -> None:
     assert stats.nonfinite == 1
     assert (stats.lo, stats.hi) == (x[x.isfinite()].min().item(), 100.0)
     assert 500 <= stats.count <= 2000  # "about so many"
-    assert stats.weighted_sample()[1].sum() == pytest.approx(stats.count)
+    assert stats.sample[1].sum() == pytest.approx(stats.count)
 
 
 def test_calibration_counts_all_when_asked(make: Callable[..., Workload]) -> None:

@@ -16,7 +16,7 @@ from qexplore.engines import Conversion, Engine
 from qexplore.engines.dynamic import convert_dynamic
 from qexplore.engines.fx import convert, prepare
 from qexplore.engines.fx_names import Groups
-from qexplore.errors import QexploreError
+from qexplore.errors import QexploreError, first_line
 from qexplore.progress import Cancel, Report, cancellable, part, stop_if
 from qexplore.recipe import Recipe
 from qexplore.workload import Batch, Workload
@@ -60,7 +60,7 @@ def convert_model(
     except QexploreError:
         raise
     except Exception as error:
-        raise QexploreError(f"torch.ao cannot prepare this model: {_first_line(error)}; {REMEDY}.") from error
+        raise QexploreError(f"torch.ao cannot prepare this model: {first_line(error)}; {REMEDY}.") from error
     if not prepared.groups.own_observers():
         raise QexploreError("The recipe leaves nothing to quantize; quantize at least one layer.")
     _check_reach(recipe, prepared.groups)
@@ -74,7 +74,7 @@ def convert_model(
             try:
                 call(prepared.module, batch)
             except Exception as error:
-                raise QexploreError(f"torch.ao cannot observe this model: {_first_line(error)}; {REMEDY}.") from error
+                raise QexploreError(f"torch.ao cannot observe this model: {first_line(error)}; {REMEDY}.") from error
     if recipe.mode == "qat":
         handle = cancellable(prepared.module, cancel)
         history = finetune(workload, prepared.module, recipe.epochs, evaluate, part(report, 0.1, 0.95), cancel)
@@ -84,7 +84,7 @@ def convert_model(
         return convert(prepared), history
     except Exception as error:
         raise QexploreError(
-            f"Engine {engine.name!r} cannot convert this model: {_first_line(error)}; {REMEDY} or take another engine."
+            f"Engine {engine.name!r} cannot convert this model: {first_line(error)}; {REMEDY} or take another engine."
         ) from error
 
 
@@ -107,7 +107,3 @@ def _check_reach(recipe: Recipe, groups: Groups) -> None:
                     f"Rule {rule.pattern!r} names a part of layer {groups.name(missed)!r}, where "
                     f"{groups.kind(missed)} are one operation; name that layer, or switch fusion off."
                 )
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")

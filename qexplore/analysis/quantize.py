@@ -22,7 +22,7 @@ from qexplore.calibrate import Calibration, calibrate
 from qexplore.calibrate.graph import float_copy
 from qexplore.engines import Conversion, resolve_engine, resolve_guard
 from qexplore.engines.engine import using
-from qexplore.errors import Cancelled, QexploreError
+from qexplore.errors import Cancelled, QexploreError, first_line
 from qexplore.exclusive import exclusive
 from qexplore.isolate import seeded
 from qexplore.progress import Cancel, Report, cancellable, no_report, part
@@ -131,8 +131,7 @@ def _evaluate(workload: Workload, cancel: Cancel, model: nn.Module) -> float:
     except (Cancelled, QexploreError):
         raise
     except Exception as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
-        raise QexploreError(f"evaluate of workload {workload.name!r} failed: {reason}.") from error
+        raise QexploreError(f"evaluate of workload {workload.name!r} failed: {first_line(error)}.") from error
     finally:
         handle.remove()
     try:

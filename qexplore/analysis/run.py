@@ -87,7 +87,7 @@ class Run:
             if isinstance(value, pd.DataFrame):
                 value = value.reset_index().to_dict("list") if name == "layers" else value.to_dict("list")
             elif isinstance(value, Recipe):
-                value = asdict(value)
+                value = value.to_dict()
             elif name == "histograms":
                 value = {key: asdict(histogram) for key, histogram in value.items()}
             record[name] = _plain(value)

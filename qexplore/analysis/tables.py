@@ -120,7 +120,7 @@ def histograms(conversion: Conversion, stats: dict[str, TensorStats]) -> dict[st
         if t.weight is not None:
             values, weights = t.weight.flatten().double().numpy(), None
         elif t.name in stats:
-            values, weights = stats[t.name].weighted_sample()
+            values, weights = (part.double().numpy() for part in stats[t.name].sample)
         else:
             continue
         counts, edges = np.histogram(values, BINS, weights=weights)

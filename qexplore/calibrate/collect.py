@@ -11,7 +11,7 @@ from torch import nn
 from qexplore.batches import call, checked, first_tensor, positional
 from qexplore.calibrate.graph import Recorder, UntraceableError, float_copy, trace
 from qexplore.calibrate.stats import TensorStats, measure
-from qexplore.errors import Cancelled, QexploreError
+from qexplore.errors import Cancelled, QexploreError, first_line
 from qexplore.exclusive import exclusive
 from qexplore.isolate import seeded
 from qexplore.progress import Cancel, Report, no_report, stop_if
@@ -70,13 +70,14 @@ def calibrate(
 
 def _calibrate(workload: Workload, exact: bool, progress: Report, cancel: Cancel) -> Calibration:
     model = float_copy(workload.model)
+    channels_last = not any(isinstance(module, nn.Conv1d | nn.ConvTranspose1d) for module in model.modules())
     stats: dict[str, TensorStats] = {}
 
     def take(name: str, value: object) -> None:
         tensor = first_tensor(value)
         if tensor is None or not tensor.is_floating_point() or not tensor.numel():
             return
-        new = measure(tensor, None if exact else COUNTED)
+        new = measure(tensor, None if exact else COUNTED, _channel_axis(tensor, channels_last))
         stats[name] = stats[name].merge(new) if name in stats else new
 
     run, inputs = _runner(model, take)
@@ -89,13 +90,19 @@ def _calibrate(workload: Workload, exact: bool, progress: Report, cancel: Cancel
             except (Cancelled, QexploreError):
                 raise
             except Exception as error:
-                reason = (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
                 raise QexploreError(
-                    f"The model of workload {workload.name!r} fails on calibration batch {position}: {reason}; "
+                    f"The model of workload {workload.name!r} fails on calibration batch {position}: {first_line(error)}; "
                     "give batches that fit it, without labels."
                 ) from error
             progress(f"Calibration batch {position + 1} of {len(batches)}", (position + 1) / len(batches))
     return Calibration(workload, stats, inputs)
+
+
+def _channel_axis(x: torch.Tensor, channels_last: bool) -> int | None:
+    """Dimension of the channels: 1, but of [N, T, C] in models without one-dimensional convolutions the last."""
+    if x.dim() < 2:
+        return None
+    return 2 if x.dim() == 3 and channels_last else 1
 
 
 def _runner(model: nn.Module, take: Take) -> tuple[Callable[[Batch], object], dict[str, str]]:

@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import fx, nn
 
-from qexplore.errors import QexploreError
+from qexplore.errors import QexploreError, first_line
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ def float_copy(model: nn.Module) -> nn.Module:
         copied = copy.deepcopy(model).eval()
     except Exception as error:
         raise QexploreError(
-            f"The model cannot be copied ({str(error).splitlines()[0]}); remove what hinders it, such as weight_norm."
+            f"The model cannot be copied ({first_line(error)}); remove what hinders it, such as weight_norm."
         ) from error
     return nn.Sequential(copied) if isinstance(copied, ONE_LAYER) else copied
 
@@ -122,11 +122,10 @@ def _place(error: Exception, model: nn.Module, inside: str) -> str:
     own = [f for f in own if not f.filename.replace("\\", "/").endswith("qexplore/calibrate/graph.py")]
     where = f"module {inside!r}" if inside else f"the forward of {type(model).__name__}"
     line = f", line {own[-1].lineno}: `{own[-1].line}`" if own else ""
-    reason = str(error).splitlines()[0] if str(error) else type(error).__name__
     dynamic = any(isinstance(module, nn.Linear | nn.LSTM | nn.GRU) for module in model.modules())
     remedy = "use mode 'dynamic', which needs no tracing, or " if dynamic else ""
     return (
-        f"torch.fx cannot trace {where}{line} ({reason}); {remedy}make this step independent of the data "
+        f"torch.fx cannot trace {where}{line} ({first_line(error)}); {remedy}make this step independent of the data "
         "(of a scripted or compiled model, give the original nn.Module)."
     )
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -11,6 +13,7 @@ BUCKETS = 8192
 SAMPLES = 32768
 SPREAD = 32
 FEW = 8
+DENSE = 64
 
 
 @dataclass(frozen=True)
@@ -26,6 +29,8 @@ class TensorStats:
             bits): no range is needed beforehand, and counts of batches add up.
         samples: one float32 array of raw values a batch, evenly strided; thinned by two whenever the
             number of batches doubles, so that all together stay below 32768.
+        channel_lo, channel_hi: float32 [channels], exact minimum and maximum of each channel over all batches;
+            None for a tensor without channels, or whose number of channels changes.
     """
 
     count: int
@@ -36,6 +41,8 @@ class TensorStats:
     squares: float
     buckets: torch.Tensor
     samples: tuple[torch.Tensor, ...]
+    channel_lo: torch.Tensor | None = None
+    channel_hi: torch.Tensor | None = None
 
     @property
     def lo(self) -> float:
@@ -69,37 +76,57 @@ class TensorStats:
             self.squares + later.squares,
             self.buckets + later.buckets,
             samples,
+            *_merged_channels(self, later),
         )
 
-    def weighted_sample(self) -> tuple[np.ndarray, np.ndarray]:
-        """Values and weights that stand for all values: a sample weighs its bucket's count over the bucket's
-        samples; a bucket with few samples or none counts as uniform. Weights add up to `count`."""
+    @cached_property
+    def sample(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Values (float32) and weights (float64) that stand for all values.
+
+        Of each bucket up to 64 samples are looked at; each weighs the bucket's count over their number. A bucket with
+        few samples or none counts as uniform. Weights add up to `count`.
+        """
         values = torch.cat(self.samples) if self.samples else torch.empty(0)
-        held = torch.bincount(bucket_of(values), minlength=BUCKETS)
-        sparse = (held < FEW) & (held < self.buckets)
-        values = values[~sparse[bucket_of(values)]]
-        weights = (self.buckets.double() / held.clamp(min=1))[bucket_of(values)]
-        missing = torch.nonzero(sparse).flatten()
+        bucket = bucket_of(values).short().numpy()
+        order = bucket.argsort(kind="stable")
+        held = np.bincount(bucket, minlength=BUCKETS)
+        count = self.buckets.numpy()
+        sparse = (held < FEW) & (held < count)
+        every = -(-held // self._kept())
+        rank = np.arange(len(bucket)) - (held.cumsum() - held)[bucket[order]]
+        kept = order[(rank % every[bucket[order]] == 0) & ~sparse[bucket[order]]]
+        share = count / np.maximum(-(-held // np.maximum(every, 1)), 1)
+        missing = torch.from_numpy(np.flatnonzero(sparse))
         spread = _within_buckets(missing).clamp(self.lo, self.hi)
-        shares = (self.buckets[missing].double() / SPREAD).repeat_interleave(SPREAD)
-        return torch.cat([values, spread]).double().numpy(), torch.cat([weights, shares]).numpy()
+        weights = np.concatenate([share[bucket[kept]], (count[sparse] / SPREAD).repeat(SPREAD)])
+        return torch.cat([values[torch.from_numpy(kept)], spread]), torch.from_numpy(weights)
+
+    def _kept(self) -> np.ndarray:
+        """How many raw values of each bucket to look at: few where they are far below the root mean square, and so
+        below half a step of any sensible 8-bit grid."""
+        power = math.sqrt(self.squares / max(self.count, 1))
+        return np.where(power / 64 > MAGNITUDES, FEW, DENSE)
 
 
-def measure(x: torch.Tensor, limit: int | None = None) -> TensorStats:
+def measure(x: torch.Tensor, limit: int | None = None, axis: int | None = None) -> TensorStats:
     """Statistics of one batch of a tensor; non-finite values are counted and left out of the rest.
 
     Args:
+        axis: dimension of the channels; None for a tensor without.
         limit: with more elements than this, only an evenly strided subset of about so many is counted into
             everything but minimum, maximum and the search for non-finite values, which stay exact.
     """
-    x = x.detach().float().flatten()
-    lo, hi = torch.aminmax(x)
+    x = x.detach().float()
+    channels = () if axis is None else _channel_extremes(x, axis)
+    x = x.flatten()
+    lo, hi = (channels[0].min(), channels[1].max()) if channels else torch.aminmax(x)
     nonfinite = 0
     if not (torch.isfinite(lo) and torch.isfinite(hi)):
         finite = torch.isfinite(x)
         nonfinite = int((~finite).sum())
         x = x[finite]
         lo, hi = torch.aminmax(x) if x.numel() else (torch.zeros(()), torch.zeros(()))
+        channels = ()
     if limit is not None and x.numel() > limit:
         x = x[:: x.numel() // limit | 1]  # an odd stride does not lock in step with rows and channels
     wide = x.double()
@@ -112,7 +139,25 @@ def measure(x: torch.Tensor, limit: int | None = None) -> TensorStats:
         float(wide.dot(wide)),
         torch.bincount(bucket_of(x), minlength=BUCKETS),
         (x[:: max(-(-x.numel() // SAMPLES), 1)].clone(),),
+        *channels,
     )
+
+
+def _channel_extremes(x: torch.Tensor, axis: int) -> tuple[torch.Tensor, ...]:
+    """Minimum and maximum of each channel; the first dimension goes first, as it can be read in order."""
+    if axis > 0:
+        lo, hi, axis = x.amin(0), x.amax(0), axis - 1
+    else:
+        lo = hi = x
+    lo, hi = (edge.movedim(axis, 0).reshape(edge.shape[axis], -1) for edge in (lo, hi))
+    return lo.amin(1), hi.amax(1)
+
+
+def _merged_channels(one: TensorStats, two: TensorStats) -> tuple[torch.Tensor, ...]:
+    if one.channel_lo is None or two.channel_lo is None or one.channel_lo.shape != two.channel_lo.shape:
+        return ()
+    assert one.channel_hi is not None and two.channel_hi is not None
+    return torch.minimum(one.channel_lo, two.channel_lo), torch.maximum(one.channel_hi, two.channel_hi)
 
 
 def bucket_of(x: torch.Tensor) -> torch.Tensor:
@@ -135,3 +180,6 @@ def _thin(samples: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
 def _power_of_two(n: int) -> int:
     """Smallest power of two that is at least n, so that thinning twice equals thinning once."""
     return 1 << max(n - 1, 0).bit_length()
+
+
+MAGNITUDES = np.abs(((np.arange(BUCKETS) - BUCKETS // 2) << 19).astype(np.int32).view(np.float32))

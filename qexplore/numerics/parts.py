@@ -1,0 +1,102 @@
+"""The error of a range, in parts: what rounding does inside it, and what clipping does outside."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+
+from qexplore.numerics.affine import along, code_range, qparams
+
+
+@dataclass(frozen=True)
+class ErrorParts:
+    """Mean squares over all values, in squared units of the tensor.
+
+    Attributes:
+        signal: of the values themselves.
+        rounding: of the error of values that the codes reach.
+        clipping: of the error of values more than half a step outside them.
+        clipped: share of the values that are clipped.
+        used: share of the codes that at least one value gets.
+    """
+
+    signal: float
+    rounding: float
+    clipping: float
+    clipped: float
+    used: float
+
+    @property
+    def mse(self) -> float:
+        """Mean squared error."""
+        return self.rounding + self.clipping
+
+    @property
+    def sqnr_db(self) -> float:
+        """10 log10(signal / mse) in dB; inf without error."""
+        if self.mse == 0:
+            return math.inf
+        return 10 * math.log10(self.signal / self.mse) if self.signal else -math.inf
+
+
+def error_parts(
+    values: torch.Tensor,
+    weights: torch.Tensor | None,
+    scale: torch.Tensor,
+    zero_point: torch.Tensor,
+    quant_min: int,
+    quant_max: int,
+    axis: int | None = None,
+) -> ErrorParts:
+    """What quantizing `values` does to them.
+
+    Args:
+        values: float32, any shape.
+        weights: float64, one a value, how many values each stands for; None for one each.
+        axis: dimension of `values` along which scale and zero_point vary; None for one pair. Codes of all
+            channels are then counted together.
+    """
+    scale, zero_point = along(scale, values, axis), along(zero_point, values, axis)
+    free = torch.round(values * (1.0 / scale)) + zero_point
+    codes = free.clamp(quant_min, quant_max)
+    wide = values.double()
+    error = (wide - ((codes - zero_point) * scale).double()).square_().flatten()
+    outside = (free != codes).flatten()
+    if weights is None:
+        count = float(values.numel())
+        signal, total = float(wide.square().sum()), float(error.sum())
+        clipping, clipped = float(error[outside].sum()), float(outside.sum())
+    else:
+        count = float(weights.sum())
+        signal, total = float(wide.square().flatten().dot(weights)), float(error.dot(weights))
+        clipping, clipped = float(error[outside].dot(weights[outside])), float(weights[outside].sum())
+    levels = quant_max - quant_min + 1
+    used = int((torch.bincount((codes - quant_min).long().flatten(), minlength=levels) > 0).sum())
+    if not count:
+        return ErrorParts(math.nan, math.nan, math.nan, math.nan, 0.0)
+    rounding = max(total - clipping, 0.0)
+    return ErrorParts(signal / count, rounding / count, clipping / count, clipped / count, used / levels)
+
+
+def range_errors(
+    values: torch.Tensor, weights: torch.Tensor | None, lo: torch.Tensor, hi: torch.Tensor, bits: int, symmetric: bool
+) -> torch.Tensor:
+    """Mean squared error of each of several ranges on the same values.
+
+    Args:
+        values: float32 [..., n]; weights: float64 [n] or None.
+        lo, hi: float32 [...] matching the leading dimensions of `values`, or [ranges] where `values` is [n].
+
+    Returns:
+        float64, of the shape of `lo`.
+    """
+    quant_min, quant_max = code_range(bits, signed=True)
+    scale, zero_point = qparams(lo, hi, quant_min, quant_max, symmetric)
+    scale, zero_point = scale.unsqueeze(-1), zero_point.unsqueeze(-1).float()
+    codes = (values * (1.0 / scale)).round_().add_(zero_point).clamp_(quant_min, quant_max)
+    error = codes.sub_(zero_point).mul_(scale).sub_(values)
+    if weights is None:
+        return error.square_().mean(-1).double()
+    return error.double().square_() @ weights / weights.sum()
