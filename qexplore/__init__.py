@@ -2,8 +2,8 @@
 
 from typing import Any
 
-from qexplore.analysis import Run, benchmark, load_run, quantize
-from qexplore.calibrate import Calibration, TensorStats, calibrate
+from qexplore.analysis import ErrorCurve, Prediction, Run, benchmark, error_curve, load_run, predict, quantize
+from qexplore.calibrate import Calibration, TensorStats, calibrate, load_calibration
 from qexplore.calibrate.observers import Option, observer
 from qexplore.errors import Cancelled, QexploreError
 from qexplore.recipe import LayerRule, Recipe, TensorSpec
@@ -12,8 +12,10 @@ from qexplore.workload import Workload, workload, workloads
 __all__ = [
     "Calibration",
     "Cancelled",
+    "ErrorCurve",
     "LayerRule",
     "Option",
+    "Prediction",
     "QexploreError",
     "Recipe",
     "Run",
@@ -22,9 +24,12 @@ __all__ = [
     "Workload",
     "benchmark",
     "calibrate",
+    "error_curve",
     "explore",
+    "load_calibration",
     "load_run",
     "observer",
+    "predict",
     "quantize",
     "workload",
     "workloads",
@@ -41,3 +46,18 @@ def explore(workload: Workload | None = None) -> Any:
     from qexplore.widgets.explorer import Explorer
 
     return Chooser() if workload is None else Explorer(workload)
+
+
+def playground(tensor: Any = None, name: str = "your tensor") -> Any:
+    """One tensor under one affine mapping, as a widget to display in JupyterLab.
+
+    Args:
+        tensor: one's own, a torch.Tensor or anything torch.as_tensor takes; without one, samples and demo weights.
+        name: what to call it.
+
+    Raises:
+        QexploreError: the tensor is empty, not numeric, or has NaN, infinite or huge values.
+    """
+    from qexplore.widgets.playground import Playground
+
+    return Playground(tensor, name)

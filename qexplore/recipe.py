@@ -156,16 +156,21 @@ class Recipe:
         if self.activation.per_channel or any(r.activation and r.activation.per_channel for r in self.rules):
             raise QexploreError("per_channel applies to weights only; int8 kernels read activations per tensor.")
 
-    def rule_for(self, layer: str) -> LayerRule | None:
-        """The last rule that matches the layer, or None."""
-        return next((rule for rule in reversed(self.rules) if rule.matches(layer)), None)
+    def rule_index(self, layer: str) -> int | None:
+        """Position in `rules` of the last rule that matches the layer, or None."""
+        return next((i for i in reversed(range(len(self.rules))) if self.rules[i].matches(layer)), None)
+
+    def specs_at(self, index: int | None) -> tuple[TensorSpec, TensorSpec] | None:
+        """The (activation, weight) specs where the rule at `index` applies, the recipe's own for None; None where
+        that rule keeps layers float."""
+        if index is None:
+            return self.activation, self.weight
+        rule = self.rules[index]
+        return None if rule.keep_float else (rule.activation or self.activation, rule.weight or self.weight)
 
     def specs_for(self, layer: str) -> tuple[TensorSpec, TensorSpec] | None:
         """The (activation, weight) specs of a layer, or None where a rule keeps it float."""
-        rule = self.rule_for(layer)
-        if rule is None:
-            return self.activation, self.weight
-        return None if rule.keep_float else (rule.activation or self.activation, rule.weight or self.weight)
+        return self.specs_at(self.rule_index(layer))
 
     @property
     def bits(self) -> int:

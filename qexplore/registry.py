@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from difflib import get_close_matches
 from typing import Generic, TypeVar
+from weakref import WeakMethod
 
 from qexplore.errors import QexploreError
 
@@ -21,15 +22,23 @@ class Registry(Generic[T]):
     def __init__(self, kind: str) -> None:
         self.kind = kind
         self._entries: dict[str, T] = {}
+        self._listeners: list[WeakMethod[Callable[[], object]]] = []
 
     def register(self, name: str) -> Callable[[T], T]:
         """Decorator: enter the decorated object under `name`, replacing an earlier one of that name."""
 
         def enter(entry: T) -> T:
             self._entries[name] = entry
+            for listener in list(self._listeners):
+                if (call := listener()) is not None:
+                    call()
             return entry
 
         return enter
+
+    def listen(self, method: Callable[[], object]) -> None:
+        """Call a bound method after every registration, for as long as its object lives."""
+        self._listeners = [each for each in self._listeners if each() is not None] + [WeakMethod(method)]
 
     def __getitem__(self, name: str) -> T:
         if name in self._entries:

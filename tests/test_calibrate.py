@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import threading
 from collections.abc import Callable
@@ -9,6 +10,8 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import nn
 
 from qexplore import Cancelled, QexploreError, TensorStats, Workload, calibrate
@@ -16,6 +19,7 @@ from qexplore.calibrate.graph import trace
 from qexplore.calibrate.stats import measure
 from qexplore.numerics.affine import code_range, fake_quantize, qparams
 from qexplore.numerics.errors import sqnr_db
+from tests.conftest import ResidualNet, normal, seeded_model
 
 COUNT = 200_000
 
@@ -131,6 +135,132 @@ def test_a_limit_keeps_extremes_and_nonfinite_exact() -> None:
     assert (stats.lo, stats.hi) == (x[x.isfinite()].min().item(), 100.0)
     assert 500 <= stats.count <= 2000  # "about so many"
     assert stats.sample[1].sum() == pytest.approx(stats.count)
+
+
+def assert_channels(stats: TensorStats, x: torch.Tensor, axis: int) -> None:
+    """The channels' statistics are those of `x` over its other dimensions."""
+    rows = x.movedim(axis, 0).reshape(x.shape[axis], -1)
+    assert stats.channel_lo is not None and stats.channel_hi is not None and stats.channel_power is not None
+    assert torch.equal(stats.channel_lo, rows.amin(1)) and torch.equal(stats.channel_hi, rows.amax(1))
+    torch.testing.assert_close(stats.channel_power, rows.double().square().mean(1), rtol=1e-5, atol=0)
+    assert stats.lo == x.min() and stats.hi == x.max()
+
+
+LAYOUTS = {
+    "contiguous": lambda x: x,
+    "channels-last": lambda x: x.movedim(1, -1).contiguous().movedim(-1, 1),
+    "transposed": lambda x: x.transpose(0, -1).contiguous().transpose(0, -1),
+    "part-of-another": lambda x: torch.cat([x, x - 100], -1).chunk(2, -1)[0],
+    "expanded": lambda x: x[:1].expand(x.shape),
+}
+
+
+@settings(deadline=None)
+@given(data=st.data(), layout=st.sampled_from(list(LAYOUTS)), limit=st.sampled_from([None, 50]))
+def test_channel_extremes_are_exact(data: st.DataObject, layout: str, limit: int | None) -> None:
+    shape = data.draw(st.lists(st.integers(1, 16), min_size=2, max_size=4))
+    axis = data.draw(st.integers(0, len(shape) - 1))
+    x = LAYOUTS[layout](normal(*shape))
+    assert_channels(measure(x, limit, axis), x, axis)
+
+
+@settings(deadline=None)
+@given(shapes=st.lists(st.integers(1, 5), min_size=2, max_size=5), inner=st.sampled_from([1, 7, 200]))
+def test_channels_of_batches_merge_in_any_order(shapes: list[int], inner: int) -> None:
+    batches = [normal(samples, 3, inner, seed=seed) for seed, samples in enumerate(shapes)]
+    one, *others = [measure(batch, axis=1) for batch in batches]
+    stats = one.merge(functools.reduce(TensorStats.merge, others))
+    assert_channels(stats, torch.cat(batches), 1)
+
+
+def test_a_changing_number_of_channels_leaves_none() -> None:
+    three, four = measure(normal(2, 3), axis=1), measure(normal(2, 4), axis=1)
+    for stats in (three.merge(four), four.merge(three), three.merge(four).merge(four), three.merge(measure(normal(5)))):
+        assert stats.channel_lo is stats.channel_hi is stats.channel_power is None
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
+def test_a_tensor_with_nonfinite_values_has_no_channels(bad: float) -> None:
+    x = normal(4, 3, 50)
+    x[1, 2, 3] = bad
+    stats = measure(x, axis=1)
+    assert stats.channel_lo is stats.channel_hi is stats.channel_power is None
+    assert (stats.count, stats.nonfinite) == (599, 1)
+    assert (stats.lo, stats.hi) == (x[x.isfinite()].min(), x[x.isfinite()].max())
+
+
+def test_the_power_of_large_values_does_not_overflow() -> None:
+    stats = measure(torch.tensor([[1e30, 1.0], [-3e38, 1.0]]), axis=1)
+    assert stats.channel_power is not None
+    assert stats.channel_power.tolist() == pytest.approx([4.5e76, 1.0])
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_other_float_types_are_measured_as_float32(dtype: torch.dtype) -> None:
+    x = normal(4, 3, 50).to(dtype)
+    stats = measure(x, axis=1)
+    assert_channels(stats, x.float(), 1)
+    assert_same(stats, measure(x.float()))
+    assert stats.batch_lo.dtype == stats.samples[0].dtype == torch.float32
+
+
+@pytest.mark.parametrize("axis", [None, 1])
+def test_an_empty_tensor_has_no_values(axis: int | None) -> None:
+    empty = measure(torch.empty(0, 3), 10, axis)
+    assert (empty.count, empty.nonfinite, int(empty.buckets.sum())) == (0, 0, 0)
+    assert empty.channel_lo is None and empty.mean == empty.variance == 0
+    assert empty.merge(measure(torch.tensor([2.0, 4.0]))).mean == 3
+
+
+def test_a_scalar_is_one_value() -> None:
+    stats = measure(torch.tensor(3.0))
+    assert (stats.count, stats.lo, stats.hi, stats.mean) == (1, 3, 3, 3)
+
+
+def test_thinned_samples_hold_no_more_memory_than_they_show() -> None:
+    stats = in_batches(values("normal"), 40)
+    assert all(s.untyped_storage().nbytes() == 4 * s.numel() for s in stats.samples)
+
+
+def test_sequences_have_their_channels_last_unless_a_convolution_reads_them(make: Callable[..., Workload]) -> None:
+    x = normal(2, 6, 6)
+    stats = calibrate(make(nn.Sequential(nn.Linear(6, 4)), x)).stats
+    assert_channels(stats["input"], x, 2)
+    stats = calibrate(make(nn.Sequential(nn.Conv1d(6, 4, 3), nn.ReLU()), x)).stats
+    assert_channels(stats["input"], x, 1)
+    assert stats["1"].channel_lo is not None and len(stats["1"].channel_lo) == 4
+
+
+def test_channels_of_a_model_are_exact_over_its_batches(conv: Workload) -> None:
+    stats = calibrate(conv).stats
+    with torch.no_grad():
+        stem = torch.cat([conv.model.stem(batch) for batch in conv.calibration])
+    assert stats["stem"].channel_lo is not None and stats["stem"].channel_hi is not None
+    torch.testing.assert_close(stats["stem"].channel_lo, stem.amin((0, 2, 3)))
+    torch.testing.assert_close(stats["stem"].channel_hi, stem.amax((0, 2, 3)))
+    assert stats["fc"].channel_lo is not None and len(stats["fc"].channel_lo) == 5
+
+
+def test_a_tensor_of_one_dimension_has_no_channels(make: Callable[..., Workload]) -> None:
+    stats = calibrate(make(nn.Flatten(0), normal(3, 4))).stats
+    assert stats["input"].channel_lo is not None and stats["flatten"].channel_lo is None
+
+
+@pytest.mark.parametrize("exact", [True, False], ids=["exact", "strided"])
+def test_operations_in_place_do_not_change_what_was_seen_before_them(
+    make: Callable[..., Workload], exact: bool
+) -> None:
+    apart, in_place = (nn.Sequential(seeded_model(ResidualNet, inplace).block) for inplace in (False, True))
+    batches = [normal(2, 8, 96, 96, seed=seed) for seed in range(2)]  # large enough for a subset
+    expected = calibrate(make(apart, *batches), exact).stats
+    stats = calibrate(make(in_place, *batches), exact).stats
+    assert list(stats) == list(expected)
+    assert stats["0.bn1"].lo < 0 and stats["0.relu"].lo == 0 and stats["0.add"].lo < 0
+    for name, one in stats.items():
+        assert_same(one, expected[name])
+        for key in ("batch_lo", "batch_hi", "channel_lo", "channel_hi", "channel_power"):
+            assert torch.equal(getattr(one, key), getattr(expected[name], key))
+        assert all(torch.equal(a, b) for a, b in zip(one.samples, expected[name].samples, strict=True))
 
 
 def test_calibration_counts_all_when_asked(make: Callable[..., Workload]) -> None:

@@ -9,7 +9,6 @@ from torch import nn
 
 from qexplore.batches import call, first_tensor
 from qexplore.calibrate.graph import FloatGraph, UntraceableError, float_copy, layer_names, trace
-from qexplore.engines import OBSERVERS
 from qexplore.engines.dynamic import NOTHING_DYNAMIC, dynamic_layers, eligible
 from qexplore.engines.observers import torch_observer
 from qexplore.errors import QexploreError
@@ -34,14 +33,10 @@ def checked_graph(workload: Workload, model: nn.Module, recipe: Recipe) -> Float
     """The trace of `model`, once everything about the recipe fits; None for an untraceable model in dynamic mode.
 
     Raises:
-        QexploreError: an unknown observer, a rule that matches no layer, QAT without `train`, a model that static
-            mode cannot trace or dynamic mode has nothing to do in, or one that is not float32 on the CPU.
+        QexploreError: as `check_recipe`; QAT without `train`, a model that static mode cannot trace, or one that is not
+            float32 on the CPU.
     """
     _check_parameters(workload.name, model)
-    for spec in recipe.specs():
-        OBSERVERS[spec.observer]
-        if spec.per_channel:
-            torch_observer(spec, "weight", "none")
     graph = None
     if recipe.mode == "qat" and workload.train is None:
         raise QexploreError(_no_train(workload))
@@ -49,13 +44,31 @@ def checked_graph(workload: Workload, model: nn.Module, recipe: Recipe) -> Float
         graph = trace(model)
     except UntraceableError:
         if recipe.mode != "dynamic":
+            check_observers(recipe)
             raise
+    check_recipe(recipe, model, graph)
+    return graph
+
+
+def check_recipe(recipe: Recipe, model: nn.Module, graph: FloatGraph | None) -> None:
+    """Refuse a recipe that does not fit the model.
+
+    Raises:
+        QexploreError: an unknown observer or option, a rule that matches no layer, a layer that cannot be quantized so,
+            or nothing for dynamic mode to quantize.
+    """
+    check_observers(recipe)
     _check_rules(recipe, layer_names(model, graph))
     if recipe.mode == "dynamic":
         dynamic_layers(model, recipe)
     elif graph is not None:
         _check_layers(graph, recipe)
-    return graph
+
+
+def check_observers(recipe: Recipe) -> None:
+    """Refuse observers and options that do not exist, and per-channel scales of an observer that has none."""
+    for spec in recipe.specs():
+        torch_observer(spec, "weight", "none")
 
 
 def _check_layers(graph: FloatGraph, recipe: Recipe) -> None:

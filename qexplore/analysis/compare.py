@@ -23,7 +23,7 @@ class Comparison:
 
     Attributes:
         layers: by model ("simulated", "int8") and layer name, of the layer's output in the whole quantized model.
-        tensors: by name, of the float activation quantized on its own.
+        tensors: by name, of the float activation quantized on its own; over all batches.
         clipped, values: number of values beyond the range, and of all values, by activation.
         outputs: by model, of the model's output.
         agreeing, decisions: by model, how many argmax decisions equal float's; and how many there are.
@@ -42,31 +42,39 @@ class Comparison:
         return self.agreeing[kind] / self.decisions if self.decisions else None
 
 
-def compare(conversion: Conversion, batches: Sequence[Batch], report: Report, cancel: Cancel) -> Comparison:
-    """Run all models of a conversion over the batches."""
+def compare(
+    conversion: Conversion, batches: Sequence[Batch], compared: int, report: Report, cancel: Cancel
+) -> Comparison:
+    """Run the float model over all batches, and the quantized ones of a conversion over the first `compared`."""
     result = Comparison({kind: defaultdict(ErrorMeter) for kind in conversion.probes if kind != "float"})
-    tensors = {f"tensor:{t.name}": t for t in conversion.tensors if t.kind == "activation"}
     with torch.no_grad():
         for position, batch in enumerate(batches):
+            stop_if(cancel)
             report(f"Comparing layers, batch {position + 1} of {len(batches)}", position / len(batches))
             reference: dict[str, torch.Tensor] = {}
             output = _output(conversion.probes["float"].run(batch, partial(_keep, reference)))
-            for key, tensor in tensors.items():
-                if key in reference:
-                    x = reference[key]
-                    result.tensors[tensor.name].add(x, tensor.fake_quantize(x))
-                    result.clipped[tensor.name] += tensor.clipped(x)
-                    result.values[tensor.name] += x.numel()
+            _add_tensors(result, conversion, reference)
+            if position >= compared:
+                continue
             choices = _choices(output)
             result.decisions += 0 if choices is None else choices.numel()
             for kind, meters in result.layers.items():
                 stop_if(cancel)
-
                 other = _output(conversion.probes[kind].run(batch, partial(_add, meters, reference)))
                 result.outputs[kind].add(output, other)
                 if choices is not None:
                     result.agreeing[kind] += int(torch.eq(other.argmax(-1), choices).sum())
     return result
+
+
+def _add_tensors(result: Comparison, conversion: Conversion, reference: dict[str, torch.Tensor]) -> None:
+    """Quantize each float activation on its own."""
+    for tensor in conversion.tensors:
+        x = reference.get(f"tensor:{tensor.name}")
+        if tensor.kind == "activation" and x is not None:
+            result.tensors[tensor.name].add(x, tensor.fake_quantize(x))
+            result.clipped[tensor.name] += tensor.clipped(x)
+            result.values[tensor.name] += x.numel()
 
 
 def _keep(reference: dict[str, torch.Tensor], name: str, x: torch.Tensor) -> None:

@@ -76,7 +76,7 @@ def quantize(
         conversion, history = convert_model(
             workload, model, graph, recipe, engine, guard, calibration, batches, evaluate, converting, cancel
         )
-        comparison = compare(conversion, batches[:COMPARED_BATCHES], comparing, cancel)
+        comparison = compare(conversion, batches, COMPARED_BATCHES, comparing, cancel)
         models = {"float": model, "simulated": conversion.simulated, "int8": conversion.int8}
         metrics: dict[str, float | None] = {}
         for position, (kind, candidate) in enumerate(models.items()):

@@ -30,7 +30,8 @@ class Run:
         layers: a row per layer, indexed by name (see `tables.layer_table`).
         metrics: "float", "simulated", "int8" (None where only simulated): the workload's metric; "agreement": share
             of decisions that equal float's (None where the output is no choice among classes); "sqnr_db": of
-            the model's output; both on the first four calibration batches, as all errors in the tables.
+            the model's output; both on the first four calibration batches, as the errors of layers. (The errors of
+            tensors are over all calibration batches.)
         size: "float_bytes", "int8_bytes", "ratio" (float / int8), and "estimated", whether int8_bytes is
             computed for packed codes because the recipe is only simulated.
         speed: see `benchmark`; None where only simulated.
@@ -75,6 +76,10 @@ class Run:
         value = self.metrics["float"]
         assert value is not None
         return (value - self.quantized_metric) * (1 if self.higher_is_better else -1)
+
+    def histogram(self, kind: str, name: str) -> Histogram | None:
+        """Counts of the float values of a quantized tensor; None where there are none."""
+        return self.histograms.get(f"{kind}:{name}")
 
     def save(self, path: str | Path) -> Path:
         """Write a JSON record of recipe, tables and figures; the models and pictures are not in it.

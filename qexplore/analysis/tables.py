@@ -35,19 +35,28 @@ def tensor_table(conversion: Conversion, comparison: Comparison, stats: dict[str
     float values), sqnr_db, mse, clipped (share of values beyond the range). Cells of a weight that is quantized
     per channel hold tuples in lo, hi, scale and zero_point; observed_min and observed_max of a weight always do.
     """
-    return pd.DataFrame([_tensor_row(t, comparison, stats.get(t.name)) for t in conversion.tensors])
+    rows = []
+    for t in conversion.tensors:
+        if t.weight is not None:
+            meter, values = ErrorMeter(), t.weight.numel()
+            meter.add(t.weight, t.fake_quantize(t.weight))
+            clipped = t.clipped(t.weight)
+        else:
+            meter, values, clipped = comparison.tensors[t.name], comparison.values[t.name], comparison.clipped[t.name]
+        share = clipped / values if values else math.nan
+        rows.append(tensor_row(t, meter.sqnr_db, meter.mse, share, stats.get(t.name)))
+    return pd.DataFrame(rows)
 
 
-def _tensor_row(t: QuantizedTensor, comparison: Comparison, stats: TensorStats | None) -> dict[str, Any]:
+def tensor_row(
+    t: QuantizedTensor, sqnr_db: float, mse: float, clipped: float, stats: TensorStats | None
+) -> dict[str, Any]:
+    """The row of one tensor (see `tensor_table`); `stats` are the activation's, None where it was not seen."""
     lo, hi = t.grid()
     if t.weight is not None:
-        meter, values = ErrorMeter(), t.weight.numel()
-        meter.add(t.weight, t.fake_quantize(t.weight))
-        clipped = t.clipped(t.weight)
         channels = t.weight.transpose(0, t.axis or 0).flatten(1)
         observed: tuple[Any, Any] = tuple(channels.amin(1).tolist()), tuple(channels.amax(1).tolist())
     else:
-        meter, values, clipped = comparison.tensors[t.name], comparison.values[t.name], comparison.clipped[t.name]
         observed = (stats.lo, stats.hi) if stats else (math.nan, math.nan)
     return {
         "name": t.name,
@@ -63,9 +72,9 @@ def _tensor_row(t: QuantizedTensor, comparison: Comparison, stats: TensorStats |
         "quant_max": t.quant_max,
         "observed_min": observed[0],
         "observed_max": observed[1],
-        "sqnr_db": meter.sqnr_db,
-        "mse": meter.mse,
-        "clipped": clipped / values if values else math.nan,
+        "sqnr_db": sqnr_db,
+        "mse": mse,
+        "clipped": clipped,
     }
 
 
@@ -115,14 +124,16 @@ def layer_table(
 
 def histograms(conversion: Conversion, stats: dict[str, TensorStats]) -> dict[str, Histogram]:
     """A histogram for each quantized tensor, by "kind:name"."""
-    made = {}
-    for t in conversion.tensors:
-        if t.weight is not None:
-            values, weights = t.weight.flatten().double().numpy(), None
-        elif t.name in stats:
-            values, weights = (part.double().numpy() for part in stats[t.name].sample)
-        else:
-            continue
-        counts, edges = np.histogram(values, BINS, weights=weights)
-        made[f"{t.kind}:{t.name}"] = Histogram(float(edges[0]), float(edges[-1]), counts.tolist())
-    return made
+    return {
+        f"{t.kind}:{t.name}": histogram(t, stats) for t in conversion.tensors if t.weight is not None or t.name in stats
+    }
+
+
+def histogram(t: QuantizedTensor, stats: dict[str, TensorStats]) -> Histogram:
+    """The histogram of a quantized tensor's float values."""
+    if t.weight is not None:
+        values, weights = t.weight.flatten().double().numpy(), None
+    else:
+        values, weights = (part.double().numpy() for part in stats[t.name].sample)
+    counts, edges = np.histogram(values, BINS, weights=weights)
+    return Histogram(float(edges[0]), float(edges[-1]), counts.tolist())

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import torch
 from torch import nn
 
 from qexplore.batches import call, checked, first_tensor, positional
+from qexplore.calibrate.calibration import Calibration
 from qexplore.calibrate.graph import Recorder, UntraceableError, float_copy, trace
 from qexplore.calibrate.stats import TensorStats, measure
 from qexplore.errors import Cancelled, QexploreError, first_line
@@ -17,37 +17,9 @@ from qexplore.isolate import seeded
 from qexplore.progress import Cancel, Report, no_report, stop_if
 from qexplore.workload import Batch, Workload
 
-COUNTED = 1 << 16
+COUNTED = 3 << 14
 Take = Callable[[str, object], None]
 READS_INPUT = (nn.Linear, nn.LSTM, nn.GRU)
-
-
-@dataclass(frozen=True)
-class Calibration:
-    """What one pass over the calibration data kept.
-
-    Attributes:
-        workload: the workload that was run.
-        stats: statistics by tensor name, in the order the model computes them.
-        inputs: name of the tensor that each Linear, LSTM and GRU reads, by layer name.
-    """
-
-    workload: Workload
-    stats: dict[str, TensorStats]
-    inputs: dict[str, str]
-
-    def require_finite(self, names: list[str]) -> None:
-        """Refuse tensors with NaN or infinite values.
-
-        Raises:
-            QexploreError: naming the first such tensor in the order the model computes them.
-        """
-        for name, stats in self.stats.items():
-            if name in names and stats.nonfinite:
-                raise QexploreError(
-                    f"Layer {name!r} gives {stats.nonfinite} NaN or infinite values on the calibration data of "
-                    f"{self.workload.name!r}; mend the data or the layer, or keep the layer float with a rule."
-                )
 
 
 def calibrate(
@@ -56,7 +28,7 @@ def calibrate(
     """Run the float model once over the calibration data and keep statistics of every float tensor.
 
     Args:
-        exact: count every value. Otherwise a tensor with more than 65536 elements a batch is counted on an
+        exact: count every value. Otherwise a tensor with more than 49152 elements a batch is counted on an
             evenly strided subset; minimum and maximum are exact either way.
         progress: `progress(message, fraction)`, called after each batch.
         cancel: a `threading.Event`; once set, the work stops with `Cancelled`.
@@ -91,8 +63,8 @@ def _calibrate(workload: Workload, exact: bool, progress: Report, cancel: Cancel
                 raise
             except Exception as error:
                 raise QexploreError(
-                    f"The model of workload {workload.name!r} fails on calibration batch {position}: {first_line(error)}; "
-                    "give batches that fit it, without labels."
+                    f"The model of workload {workload.name!r} fails on calibration batch {position}: "
+                    f"{first_line(error)}; give batches that fit it, without labels."
                 ) from error
             progress(f"Calibration batch {position + 1} of {len(batches)}", (position + 1) / len(batches))
     return Calibration(workload, stats, inputs)

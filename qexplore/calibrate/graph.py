@@ -130,6 +130,12 @@ def _place(error: Exception, model: nn.Module, inside: str) -> str:
     )
 
 
+def output_name(graph: FloatGraph) -> str:
+    """Name of the first tensor that the model returns; "" where it returns none of its own."""
+    output = next(node for node in graph.module.graph.nodes if node.op == "output")
+    return graph.names.get(graph.source(output.all_input_nodes[0]).name, "") if output.all_input_nodes else ""
+
+
 def layer_names(model: nn.Module, graph: FloatGraph | None) -> list[str]:
     """Every name a rule's pattern may match: all modules and, where traced, all function calls."""
     names = [name for name, _ in model.named_modules() if name]

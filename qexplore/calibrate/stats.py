@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from functools import cached_property
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property, reduce
 
 import numpy as np
 import torch
@@ -14,23 +15,27 @@ SAMPLES = 32768
 SPREAD = 32
 FEW = 8
 DENSE = 64
+PIECE = 1 << 17
+LONG = 128
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False, eq=False)
 class TensorStats:
     """Statistics of one tensor over batches; two of them merge into those of all the batches together.
 
     Attributes:
         count: number of finite values seen.
         nonfinite: number of NaN and infinite values seen.
-        batch_lo, batch_hi: float32 [batches], exact minimum and maximum of each batch, in order.
+        batch_lo, batch_hi: float32 [batches], exact minimum and maximum of each batch, in order (0 where it has no
+            finite value).
         total, squares: sums of the values and of their squares (float64).
         buckets: int64 [8192], exact counts by the top 13 bits of the float32 pattern (sign, exponent, 4 mantissa
             bits): no range is needed beforehand, and counts of batches add up.
         samples: one float32 array of raw values a batch, evenly strided; thinned by two whenever the
             number of batches doubles, so that all together stay below 32768.
         channel_lo, channel_hi: float32 [channels], exact minimum and maximum of each channel over all batches;
-            None for a tensor without channels, or whose number of channels changes.
+            None for a tensor without channels, with non-finite values, or whose number of channels changes.
+        channel_power: float64 [channels], mean square of each channel; None as above.
     """
 
     count: int
@@ -43,6 +48,15 @@ class TensorStats:
     samples: tuple[torch.Tensor, ...]
     channel_lo: torch.Tensor | None = None
     channel_hi: torch.Tensor | None = None
+    channel_power: torch.Tensor | None = None
+
+    def __repr__(self) -> str:
+        return f"<TensorStats of {self.count} values from {self.lo:.4g} to {self.hi:.4g}>"
+
+    @classmethod
+    def of(cls, values: torch.Tensor) -> TensorStats:
+        """Statistics of all values of a tensor of any shape."""
+        return measure(values)
 
     @property
     def lo(self) -> float:
@@ -108,6 +122,17 @@ class TensorStats:
         return np.where(power / 64 > MAGNITUDES, FEW, DENSE)
 
 
+def interleaved(each: Sequence[TensorStats]) -> TensorStats:
+    """Statistics of several tensors that one observer sees in turn in every batch."""
+    if len(each) == 1:
+        return each[0]
+    merged = reduce(TensorStats.merge, each)
+    if len({len(stats.batch_lo) for stats in each}) > 1:
+        return merged
+    lo, hi = (torch.stack(edges, 1).flatten() for edges in ([s.batch_lo for s in each], [s.batch_hi for s in each]))
+    return replace(merged, batch_lo=lo, batch_hi=hi)
+
+
 def measure(x: torch.Tensor, limit: int | None = None, axis: int | None = None) -> TensorStats:
     """Statistics of one batch of a tensor; non-finite values are counted and left out of the rest.
 
@@ -116,53 +141,88 @@ def measure(x: torch.Tensor, limit: int | None = None, axis: int | None = None) 
         limit: with more elements than this, only an evenly strided subset of about so many is counted into
             everything but minimum, maximum and the search for non-finite values, which stay exact.
     """
-    x = x.detach().float()
-    channels = () if axis is None else _channel_extremes(x, axis)
-    x = x.flatten()
-    lo, hi = (channels[0].min(), channels[1].max()) if channels else torch.aminmax(x)
+    x, axis = _in_memory_order(x.detach().float(), axis)
+    channels = () if axis is None or not x.numel() else (*_channel_extremes(x, axis), _channel_power(x, axis))
+    flat = x.flatten()
+    lo, hi = (channels[0].min(), channels[1].max()) if channels else _extremes(flat)
     nonfinite = 0
-    if not (torch.isfinite(lo) and torch.isfinite(hi)):
-        finite = torch.isfinite(x)
+    if not (math.isfinite(lo) and math.isfinite(hi)):
+        finite = torch.isfinite(flat)
         nonfinite = int((~finite).sum())
-        x = x[finite]
-        lo, hi = torch.aminmax(x) if x.numel() else (torch.zeros(()), torch.zeros(()))
+        flat = flat[finite]
+        lo, hi = _extremes(flat)
         channels = ()
-    if limit is not None and x.numel() > limit:
-        x = x[:: x.numel() // limit | 1]  # an odd stride does not lock in step with rows and channels
-    wide = x.double()
-    return TensorStats(
-        x.numel(),
-        nonfinite,
-        lo.reshape(1),
-        hi.reshape(1),
-        float(wide.sum()),
-        float(wide.dot(wide)),
-        torch.bincount(bucket_of(x), minlength=BUCKETS),
-        (x[:: max(-(-x.numel() // SAMPLES), 1)].clone(),),
-        *channels,
-    )
+    if limit is not None and flat.numel() > limit:
+        flat = flat[:: flat.numel() // limit | 1].contiguous()  # odd, so not in step with rows and channels
+    sample = flat[:: max(-(-flat.numel() // SAMPLES), 1)].clone()
+    return TensorStats(flat.numel(), nonfinite, lo.reshape(1), hi.reshape(1), *_counts(flat), (sample,), *channels)
 
 
-def _channel_extremes(x: torch.Tensor, axis: int) -> tuple[torch.Tensor, ...]:
-    """Minimum and maximum of each channel; the first dimension goes first, as it can be read in order."""
-    if axis > 0:
-        lo, hi, axis = x.amin(0), x.amax(0), axis - 1
-    else:
-        lo = hi = x
-    lo, hi = (edge.movedim(axis, 0).reshape(edge.shape[axis], -1) for edge in (lo, hi))
-    return lo.amin(1), hi.amax(1)
+def _in_memory_order(x: torch.Tensor, axis: int | None) -> tuple[torch.Tensor, int | None]:
+    """`x` with its dimensions in the order of its memory, in which it is read fastest, and where `axis` went."""
+    if x.is_contiguous():
+        return x, axis
+    order = sorted(range(x.dim()), key=x.stride, reverse=True)
+    return x.permute(order), None if axis is None else order.index(axis)
+
+
+def _extremes(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    return torch.aminmax(x) if x.numel() else (torch.zeros(()), torch.zeros(()))
+
+
+def _rows(x: torch.Tensor, axis: int) -> torch.Tensor:
+    """`x` as [places before the channel's, channels, places after it]."""
+    return x.reshape(-1, x.shape[axis], math.prod(x.shape[axis + 1 :]))
+
+
+def _channel_extremes(x: torch.Tensor, axis: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Minimum and maximum of each channel. torch reduces long rows fast and short ones slowly, those slice by slice."""
+    rows = _rows(x, axis)
+    if rows.shape[2] >= LONG:
+        return rows.amin(2).amin(0), rows.amax(2).amax(0)
+    lo = hi = x
+    for _ in range(axis):
+        lo, hi = lo.amin(0), hi.amax(0)
+    return lo.reshape(len(lo), -1).amin(1), hi.reshape(len(hi), -1).amax(1)
+
+
+def _channel_power(x: torch.Tensor, axis: int) -> torch.Tensor:
+    """Mean square of each channel (float64, correct to about 1e-6)."""
+    rows = _rows(x, axis)
+    norm = torch.linalg.vector_norm(rows, dim=2)  # many times faster than squares in float64
+    if not norm.isfinite().all():
+        norm = torch.linalg.vector_norm(rows, dim=2, dtype=torch.float64)
+    return norm.double().square().sum(0) * (x.shape[axis] / x.numel())
+
+
+def _counts(x: torch.Tensor) -> tuple[float, float, torch.Tensor]:
+    """Sum, sum of squares and count in each bucket, over pieces that stay in the processor's cache."""
+    total = squares = 0.0
+    buckets = torch.zeros(BUCKETS, dtype=torch.int64)
+    for piece in x.split(PIECE):
+        buckets += torch.bincount(bucket_of(piece), minlength=BUCKETS)
+        wide = piece.double()
+        total += float(wide.sum())
+        squares += float(wide.dot(wide))
+    return total, squares, buckets
 
 
 def _merged_channels(one: TensorStats, two: TensorStats) -> tuple[torch.Tensor, ...]:
     if one.channel_lo is None or two.channel_lo is None or one.channel_lo.shape != two.channel_lo.shape:
         return ()
     assert one.channel_hi is not None and two.channel_hi is not None
-    return torch.minimum(one.channel_lo, two.channel_lo), torch.maximum(one.channel_hi, two.channel_hi)
+    assert one.channel_power is not None and two.channel_power is not None
+    share = two.count / max(one.count + two.count, 1)
+    return (
+        torch.minimum(one.channel_lo, two.channel_lo),
+        torch.maximum(one.channel_hi, two.channel_hi),
+        torch.lerp(one.channel_power, two.channel_power, share),
+    )
 
 
 def bucket_of(x: torch.Tensor) -> torch.Tensor:
-    """Bucket of each value (int64): the top 13 bits of its float32 pattern, moved to 0..8191."""
-    return (x.contiguous().view(torch.int32) >> 19).long() + BUCKETS // 2
+    """Bucket of each value (int32): the top 13 bits of its float32 pattern, moved to 0..8191."""
+    return (x.contiguous().view(torch.int32) >> 19).add_(BUCKETS // 2)
 
 
 def _within_buckets(bucket: torch.Tensor) -> torch.Tensor:
@@ -174,7 +234,8 @@ def _within_buckets(bucket: torch.Tensor) -> torch.Tensor:
 def _thin(samples: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
     """Each batch's sample cut to its share: SAMPLES over the number of batches rounded up to a power of two."""
     share = max(SAMPLES >> (len(samples) - 1).bit_length(), 1)
-    return tuple(s[:: _power_of_two(-(-s.numel() // share))] for s in samples)
+    # a copy, as a slice would keep the whole sample in memory
+    return tuple(s if len(s) <= share else s[:: _power_of_two(-(-len(s) // share))].clone() for s in samples)
 
 
 def _power_of_two(n: int) -> int:

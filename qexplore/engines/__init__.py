@@ -2,11 +2,9 @@
 
 from qexplore.engines.conversion import Conversion, Layer, Probe, QuantizedTensor
 from qexplore.engines.engine import ENGINES, Engine, resolve_engine, resolve_guard
-from qexplore.engines.observers import OBSERVERS
 
 __all__ = [
     "ENGINES",
-    "OBSERVERS",
     "Conversion",
     "Engine",
     "Layer",

@@ -75,7 +75,7 @@ def convert_dynamic(model: nn.Module, recipe: Recipe, engine: Engine, calibratio
         original = model.get_submodule(name)
         weights = _quantized_weights(name, original, spec)
         tensors += weights
-        for tensor, (parameter, value) in zip(weights, _weights(original).items(), strict=True):
+        for tensor, (parameter, value) in zip(weights, _parameters(original).items(), strict=True):
             # A parameter of its own: a tied one must not change elsewhere.
             setattr(module, parameter, nn.Parameter(tensor.fake_quantize(value.detach())))
         simulated = _replaced(simulated, name, stand_in(module, quant_max))
@@ -98,21 +98,27 @@ def _qconfig(spec: TensorSpec) -> QConfig:
     return QConfig(default_dynamic_qconfig.activation, observer.with_args(**arguments))
 
 
-def _weights(module: nn.Module) -> dict[str, nn.Parameter]:
+def _parameters(module: nn.Module) -> dict[str, nn.Parameter]:
     """The quantized weights of a layer by parameter name."""
     return {name: p for name, p in module.named_parameters(recurse=False) if name.startswith("weight")}
 
 
+def layer_weights(layer: str, module: nn.Module) -> dict[str, nn.Parameter]:
+    """The quantized weights of a layer by tensor name: the layer's own where it has one weight."""
+    return {layer if name == "weight" else f"{layer}.{name}": p for name, p in _parameters(module).items()}
+
+
 def _quantized_weights(layer: str, module: nn.Module, spec: TensorSpec) -> list[QuantizedTensor]:
     rows = []
-    for name, parameter in _weights(module).items():
+    for name, parameter in layer_weights(layer, module).items():
         observer, arguments = torch_observer(spec, "weight", "none")
         observed = observer(**arguments)
+        observed.tensor = name
         observed(parameter.detach())
         scale, zero_point = observed.calculate_qparams()
         rows.append(
             QuantizedTensor(
-                name=layer if name == "weight" else f"{layer}.{name}",
+                name=name,
                 kind="weight",
                 layer=layer,
                 scale=scale.reshape(-1),

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import copy
 from collections import defaultdict
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
+from typing import Any
 
 import torch
 from torch import fx, nn
@@ -69,11 +71,13 @@ def prepare(
     with using(engine.name):
         module = inserting(
             copy.deepcopy(model).train(recipe.mode == "qat"),
-            qconfig_mapping(graph, recipe, guard),
+            qconfig_mapping(graph, recipe, lambda rule: _qconfig(recipe, rule, guard)),
             positional(model, example),
             backend_config=backend_config(recipe.fuse),
         )
-    return Prepared(module, Groups.of(graph, module), recipe, engine, guard)
+    groups = Groups.of(graph, module)
+    _name_observers(groups, module)
+    return Prepared(module, groups, recipe, engine, guard)
 
 
 def convert(prepared: Prepared) -> Conversion:
@@ -84,7 +88,7 @@ def convert(prepared: Prepared) -> Conversion:
         reference = convert_to_reference_fx(copy.deepcopy(source), backend_config=backend)
         int8 = convert_fx(source, backend_config=backend) if recipe.bits == 8 else None
     tensors = activations(groups, reference, prepared.guard) + weights(groups, reference, recipe, prepared.guard)
-    layers, nodes = layers_of(groups, tensors, recipe)
+    layers, nodes = layers_of(groups, [(t.kind, t.layer) for t in tensors], recipe)
     attributes = scale_attributes(reference)
     quantized_at = simulate(reference, groups.observers, tensors)
     probes = {
@@ -116,9 +120,15 @@ def backend_config(fuse: bool) -> BackendConfig:
     return BackendConfig("unfused").set_backend_pattern_configs(plain)
 
 
-def qconfig_mapping(graph: FloatGraph, recipe: Recipe, guard: str) -> QConfigMapping:
-    """The recipe in torch.ao's terms: one global qconfig, and one for each layer that a rule matches."""
-    mapping = QConfigMapping().set_global(_qconfig(recipe, (recipe.activation, recipe.weight), guard))
+def qconfig_mapping(
+    graph: FloatGraph, recipe: Recipe, qconfig: Callable[[int | None], QConfig | None]
+) -> QConfigMapping:
+    """The recipe in torch.ao's terms: one global qconfig, and one for each layer that a rule matches.
+
+    Args:
+        qconfig: gives the qconfig for a rule by its position, and the global one for None.
+    """
+    mapping = QConfigMapping().set_global(qconfig(None))
     for operations, fixed in fixed_qconfigs(recipe.mode == "qat"):
         for operation in operations:
             mapping.set_object_type(operation, fixed)
@@ -127,17 +137,18 @@ def qconfig_mapping(graph: FloatGraph, recipe: Recipe, guard: str) -> QConfigMap
         call = (scope(node), node.target)
         position, calls[call] = calls[call], calls[call] + 1
         name = graph.names.get(node.name)
-        if name is None or recipe.rule_for(name) is None:
+        rule = None if name is None else recipe.rule_index(name)
+        if rule is None:
             continue
-        qconfig = _qconfig(recipe, recipe.specs_for(name), guard)
         if node.op == "call_module":
-            mapping.set_module_name(str(node.target), qconfig)
+            mapping.set_module_name(str(node.target), qconfig(rule))
         elif node.op == "call_function":
-            mapping.set_module_name_object_type_order(scope(node), node.target, position, qconfig)
+            mapping.set_module_name_object_type_order(scope(node), node.target, position, qconfig(rule))
     return mapping
 
 
-def _qconfig(recipe: Recipe, specs: tuple[TensorSpec, TensorSpec] | None, guard: str) -> QConfig | None:
+def _qconfig(recipe: Recipe, rule: int | None, guard: str) -> QConfig | None:
+    specs = recipe.specs_at(rule)
     if specs is None:
         return None
     made = []
@@ -148,3 +159,25 @@ def _qconfig(recipe: Recipe, specs: tuple[TensorSpec, TensorSpec] | None, guard:
         else:
             made.append(observer.with_args(**arguments))
     return QConfig(*made)
+
+
+def _name_observers(groups: Groups, prepared: fx.GraphModule) -> None:
+    """Tell our own observers which tensor they see, for their messages; a layer's weight has the layer's name."""
+    for first, observer in groups.own_observers().items():
+        _inner(observer).tensor = groups.output(first)
+    for path, module in prepared.named_modules():
+        if hasattr(module, "weight_fake_quant"):
+            _inner(module.weight_fake_quant).tensor = path
+        elif getattr(module, "qconfig", None) is not None:
+            activation, weight = module.qconfig
+            module.qconfig = QConfig(activation, partial(_named, weight, path))
+
+
+def _inner(observer: nn.Module) -> Any:
+    return getattr(observer, "activation_post_process", observer)
+
+
+def _named(make: Callable[[], Any], tensor: str) -> Any:
+    made = make()
+    made.tensor = tensor
+    return made

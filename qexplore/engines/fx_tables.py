@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 from torch import fx, nn
 
@@ -73,10 +73,16 @@ def weights(groups: Groups, reference: fx.GraphModule, recipe: Recipe, guard: st
     return rows
 
 
-def layers_of(groups: Groups, tensors: list[QuantizedTensor], recipe: Recipe) -> tuple[list[Layer], dict[str, str]]:
-    """The rows of the layer table in the model's order, and the prepared graph's node of each."""
-    gives = {t.layer for t in tensors if t.kind == "activation"}
-    quantized = {t.layer for t in tensors if t.kind == "weight"}
+def layers_of(
+    groups: Groups, tensors: Collection[tuple[str, str]], recipe: Recipe
+) -> tuple[list[Layer], dict[str, str]]:
+    """The rows of the layer table in the model's order, and the prepared graph's node of each.
+
+    Args:
+        tensors: kind and layer of each quantized tensor.
+    """
+    gives = {layer for kind, layer in tensors if kind == "activation"}
+    quantized = {layer for kind, layer in tensors if kind == "weight"}
     layers, nodes = [], {}
     for node in groups.prepared.graph.nodes:
         if node.name not in groups.ends or node.op == "placeholder":

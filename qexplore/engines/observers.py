@@ -1,8 +1,9 @@
-"""torch.ao's observers by name, built from a TensorSpec."""
+"""The observer modules of torch.ao for a TensorSpec: torch's own classes where it has them, else our functions."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import dataclasses
+import math
 from typing import Any
 
 import torch
@@ -23,38 +24,18 @@ from torch.ao.quantization import (
 )
 from torch.nn import functional as F
 
+from qexplore.calibrate.observers import find
+from qexplore.engines.stats_observer import StatsObserver
 from qexplore.errors import QexploreError
 from qexplore.numerics.affine import code_range
 from qexplore.recipe import TensorSpec
-from qexplore.registry import Registry
 
-
-@dataclass(frozen=True)
-class TorchObserver:
-    """An observer of torch.ao.
-
-    Attributes:
-        description: one line for the explorer.
-        per_tensor, per_channel: its classes; None where torch has none.
-    """
-
-    description: str
-    per_tensor: type
-    per_channel: type | None
-
-
-OBSERVERS: Registry[TorchObserver] = Registry("observer")
-OBSERVERS.register("minmax")(TorchObserver("the whole range seen", MinMaxObserver, PerChannelMinMaxObserver))
-OBSERVERS.register("moving_average")(
-    TorchObserver(
-        "a running mean of each batch's range, weight 0.01",
-        MovingAverageMinMaxObserver,
-        MovingAveragePerChannelMinMaxObserver,
-    )
-)
-OBSERVERS.register("histogram")(
-    TorchObserver("the range with the least squared error on a histogram", HistogramObserver, None)
-)
+# Real models keep torch's own classes for these, so that they equal plain torch code: per tensor, per channel.
+TORCH_OWN: dict[str, tuple[type, type | None]] = {
+    "minmax": (MinMaxObserver, PerChannelMinMaxObserver),
+    "moving_average": (MovingAverageMinMaxObserver, MovingAveragePerChannelMinMaxObserver),
+    "histogram": (HistogramObserver, None),
+}
 
 GUARDED = {"activations": (0, 127), "weights": (-64, 64)}
 
@@ -66,26 +47,39 @@ def quant_range(spec: TensorSpec, kind: str, guard: str) -> tuple[int, int]:
     return code_range(spec.bits, signed=kind == "weight")
 
 
+def seen_by_observer(spec: TensorSpec, kind: str, guard: str) -> TensorSpec:
+    """The spec with the bits that the guard leaves, which is what an observer has to work with."""
+    quant_min, quant_max = quant_range(spec, kind, guard)
+    return dataclasses.replace(spec, bits=round(math.log2(quant_max - quant_min + 1)))
+
+
+def per_tensor_only(observer: str) -> bool:
+    """Whether this observer gives one range for a whole weight only."""
+    return observer in TORCH_OWN and TORCH_OWN[observer][1] is None
+
+
 def torch_observer(spec: TensorSpec, kind: str, guard: str) -> tuple[Any, dict[str, Any]]:
     """The torch.ao observer that `spec` asks for: its class and arguments.
 
     Raises:
-        QexploreError: no such observer, or none per channel.
+        QexploreError: no such observer or option, or the observer is none per channel.
     """
-    entry = OBSERVERS[spec.observer]
-    chosen = entry.per_channel if spec.per_channel else entry.per_tensor
-    if chosen is None:
+    settings = find(spec.observer).settings(spec)
+    if spec.per_channel and per_tensor_only(spec.observer):
         raise QexploreError(
             f"Observer {spec.observer!r} works per tensor only; choose another one or per-tensor {kind}s."
         )
     granularity = "channel" if spec.per_channel else "tensor"
     quant_min, quant_max = quant_range(spec, kind, guard)
-    return chosen, {
+    arguments = {
         "dtype": torch.qint8 if kind == "weight" else torch.quint8,
         "qscheme": getattr(torch, f"per_{granularity}_{'symmetric' if spec.symmetric else 'affine'}"),
         "quant_min": quant_min,
         "quant_max": quant_max,
     }
+    if spec.observer in TORCH_OWN:
+        return TORCH_OWN[spec.observer][spec.per_channel], arguments | settings
+    return StatsObserver, arguments | {"spec": seen_by_observer(spec, kind, guard), "kind": kind}
 
 
 FROM_0_TO_1 = (
@@ -125,5 +119,6 @@ def described(observer: Any, guard: str) -> tuple[int, str]:
     inner = getattr(observer, "activation_post_process", observer)
     if isinstance(inner, FixedQParamsObserver):
         return bits, "fixed"
-    names = [name for name in OBSERVERS if type(inner) in (OBSERVERS[name].per_tensor, OBSERVERS[name].per_channel)]
-    return bits, names[0]
+    if isinstance(inner, StatsObserver):
+        return bits, inner.spec.observer
+    return bits, next(name for name, own in TORCH_OWN.items() if type(inner) in own)

@@ -59,25 +59,19 @@ def error_parts(
             channels are then counted together.
     """
     scale, zero_point = along(scale, values, axis), along(zero_point, values, axis)
+    if weights is None:
+        weights = torch.ones(values.numel(), dtype=torch.float64)
     free = torch.round(values * (1.0 / scale)) + zero_point
     codes = free.clamp(quant_min, quant_max)
     wide = values.double()
     error = (wide - ((codes - zero_point) * scale).double()).square_().flatten()
-    outside = (free != codes).flatten()
-    if weights is None:
-        count = float(values.numel())
-        signal, total = float(wide.square().sum()), float(error.sum())
-        clipping, clipped = float(error[outside].sum()), float(outside.sum())
-    else:
-        count = float(weights.sum())
-        signal, total = float(wide.square().flatten().dot(weights)), float(error.dot(weights))
-        clipping, clipped = float(error[outside].dot(weights[outside])), float(weights[outside].sum())
+    inside = (free == codes).flatten() * weights
+    outside = weights - inside
     levels = quant_max - quant_min + 1
     used = int((torch.bincount((codes - quant_min).long().flatten(), minlength=levels) > 0).sum())
-    if not count:
-        return ErrorParts(math.nan, math.nan, math.nan, math.nan, 0.0)
-    rounding = max(total - clipping, 0.0)
-    return ErrorParts(signal / count, rounding / count, clipping / count, clipped / count, used / levels)
+    sums = (wide.square_().flatten() @ weights, error @ inside, error @ outside, outside.sum())
+    count = float(weights.sum()) or math.nan
+    return ErrorParts(*(float(each) / count for each in sums), used / levels)
 
 
 def range_errors(
@@ -96,7 +90,5 @@ def range_errors(
     scale, zero_point = qparams(lo, hi, quant_min, quant_max, symmetric)
     scale, zero_point = scale.unsqueeze(-1), zero_point.unsqueeze(-1).float()
     codes = (values * (1.0 / scale)).round_().add_(zero_point).clamp_(quant_min, quant_max)
-    error = codes.sub_(zero_point).mul_(scale).sub_(values)
-    if weights is None:
-        return error.square_().mean(-1).double()
-    return error.double().square_() @ weights / weights.sum()
+    error = codes.sub_(zero_point).mul_(scale).sub_(values).double().square_()  # squares of 1e30 need float64
+    return error.mean(-1) if weights is None else error @ weights / weights.sum()

@@ -1,6 +1,6 @@
-"""One file per figure: pure functions from a run (or several) to a plotly Figure.
+"""One file per figure: pure functions from a run, several, or a prediction to a plotly Figure.
 
-Importing this enters the figures of one run in `PLOTS`, in the order of the explorer's tabs.
+Importing this enters figures in `PLOTS`, in the order of the explorer's tabs.
 """
 
 # isort: off
@@ -9,6 +9,9 @@ from qexplore.plots.layer_error import layer_error
 from qexplore.plots.activation_histogram import activation_histogram
 from qexplore.plots.weight_histogram import weight_histogram
 from qexplore.plots.channel_ranges import channel_ranges
+from qexplore.plots.codes import codes
+from qexplore.plots.observers import observers
+from qexplore.plots.clip_range import clip_range
 from qexplore.plots.size import size
 from qexplore.plots.speed import speed
 from qexplore.plots.training import training
@@ -21,7 +24,10 @@ __all__ = [
     "Plot",
     "activation_histogram",
     "channel_ranges",
+    "clip_range",
+    "codes",
     "layer_error",
+    "observers",
     "pictures",
     "runs_overview",
     "size",

@@ -7,9 +7,8 @@ from typing import Any
 import numpy as np
 import plotly.graph_objects as go
 
-from qexplore.analysis import Run
 from qexplore.plots.axes import NEUTRAL, axis
-from qexplore.plots.tabs import tab
+from qexplore.plots.tabs import Shown, tab
 from qexplore.plots.tensor_rows import Grid, grid, tensor_row
 from qexplore.plots.theme import EMPTY, FLOAT, RANGE, figure
 from qexplore.plots.words import number
@@ -17,14 +16,14 @@ from qexplore.plots.words import number
 FEW = 200  # up to so many channels stand in their own order, with gaps and outlines; more are sorted
 
 
-@tab("Channels", tensors="weight")
-def channel_ranges(run: Run, layer_tensor: str) -> go.Figure:
+@tab("Channels", tensors=("weight",), of="either")
+def channel_ranges(shown: Shown, layer_tensor: str) -> go.Figure:
     """Smallest to largest weight of each output channel, and the range its codes cover.
 
     Args:
-        layer_tensor: name of the weight in `run.tensors` (the layer's, where it has one weight).
+        layer_tensor: name of the weight in `shown.tensors` (the layer's, where it has one weight).
     """
-    row = tensor_row(run, "weight", layer_tensor)
+    row = tensor_row(shown, "weight", layer_tensor)
     facts: list[str] = []
     order, lo, hi, steps, range_lo, range_hi, used = (EMPTY,) * 7
     levels, covered = 0, "one range for all"
@@ -62,7 +61,7 @@ def channel_ranges(run: Run, layer_tensor: str) -> go.Figure:
         traces,
         f"Channels of weight {layer_tensor}",
         facts,
-        sentence=None if row is not None else f"The weight {layer_tensor!r} is not quantized in this run.",
+        sentence=None if row is not None else f"The weight {layer_tensor!r} is not quantized by this recipe.",
         xaxis=axis(
             f"output channel ({'index' if few else 'sorted, narrowest first'})",
             showgrid=False,

@@ -8,35 +8,35 @@ from typing import Any
 import numpy as np
 import plotly.graph_objects as go
 
-from qexplore.analysis import Run
 from qexplore.plots.axes import axis
 from qexplore.plots.histogram_traces import BEYOND, WITHIN, bars, ends, rug
+from qexplore.plots.tabs import Shown
 from qexplore.plots.tensor_rows import Grid, grid, tensor_row
 from qexplore.plots.theme import figure
-from qexplore.plots.words import decibels, number, percent
+from qexplore.plots.words import decibels, number, percent, predicted_words
 
 NOTHING = Grid(np.zeros(1), np.zeros(1), np.zeros(1), 1)
 
 
-def tensor_histogram(run: Run, kind: str, name: str) -> go.Figure:
+def tensor_histogram(shown: Shown, kind: str, name: str) -> go.Figure:
     """Counts of a tensor's float values by value (log scale), with its range, its levels and what is clipped.
 
     Args:
         kind: "activation" or "weight".
-        name: of the tensor in `run.tensors`.
+        name: of the tensor in `shown.tensors`.
     """
-    row, histogram = tensor_row(run, kind, name), run.histograms.get(f"{kind}:{name}")
+    row, histogram = tensor_row(shown, kind, name), shown.histogram(kind, name)
     sentence = None
     if row is None:
-        sentence = f"The {kind} {name!r} is not quantized in this run."
+        sentence = f"The {kind} {name!r} is not quantized by this recipe."
     elif histogram is None:
         sentence = f"The {kind} {name!r} was not seen during calibration."
-    shown = sentence is None
-    counts = np.asarray(histogram.counts if shown and histogram else [], dtype=float)
-    edges = np.linspace(histogram.lo, histogram.hi, len(counts) + 1) if shown and histogram else np.zeros(1)
-    g = grid(row) if shown and row else NOTHING
+    there = sentence is None
+    counts = np.asarray(histogram.counts if there and histogram else [], dtype=float)
+    edges = np.linspace(histogram.lo, histogram.hi, len(counts) + 1) if there and histogram else np.zeros(1)
+    g = grid(row) if there and row else NOTHING
     channels, clipped = len(g.lo), beyond(edges, g)
-    levels, every = g.shown_levels() if shown else (edges[:0], 1)
+    levels, every = g.shown_levels() if there else (edges[:0], 1)
     positive = counts[counts > 0]
     bottom = min(positive.min(initial=1.0), 1.0) / 2
     top = positive.max(initial=1.0) * 1.3
@@ -47,13 +47,13 @@ def tensor_histogram(run: Run, kind: str, name: str) -> go.Figure:
         bars(edges, counts, ~clipped, "within the range", WITHIN),
         bars(edges, counts, clipped, "clipped", BEYOND),
         rug(levels, f"all {g.levels} levels" if every == 1 else f"every {every}th of {g.levels} levels"),
-        ends(wide if shown else None, "widest channel" if channels > 1 else "range", top, True),
-        ends(narrow if shown and channels > 1 else None, "narrowest channel", top, False),
+        ends(wide if there else None, "widest channel" if channels > 1 else "range", top, True),
+        ends(narrow if there and channels > 1 else None, "narrowest channel", top, False),
     ]
     return figure(
         traces,
         f"Values of {name}",
-        _facts(row) if shown and row else [],
+        [*_facts(row), *predicted_words(shown)] if there and row else [],
         400,
         sentence,
         xaxis=axis(f"value of {name} (float model)", anchor="y2", range=[left - margin, right + margin]),

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from qexplore.analysis import Run
+from qexplore.plots.tabs import Shown
 
 SHOWN_LEVELS = 64  # up to so many levels are all drawn; of more, every 8th or so
 
@@ -46,9 +46,10 @@ class Grid:
         return self.lo[self.widest] + self.scale[self.widest] * codes, every
 
 
-def tensor_row(run: Run, kind: str, name: str) -> dict[str, Any] | None:
-    """The row of a tensor in the run's table; None where the run does not quantize it."""
-    rows = run.tensors[(run.tensors.kind == kind) & (run.tensors.name == name)] if len(run.tensors) else run.tensors
+def tensor_row(shown: Shown, kind: str, name: str) -> dict[str, Any] | None:
+    """The row of a tensor in the table; None where it is not quantized."""
+    table = shown.tensors
+    rows = table[(table.kind == kind) & (table.name == name)] if len(table) else table
     return dict(rows.iloc[0]) if len(rows) else None
 
 

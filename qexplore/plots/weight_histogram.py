@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import plotly.graph_objects as go
 
-from qexplore.analysis import Run
 from qexplore.plots.histogram import tensor_histogram
-from qexplore.plots.tabs import tab
+from qexplore.plots.tabs import Shown, tab
 
 
-@tab("Weights", tensors="weight")
-def weight_histogram(run: Run, layer_tensor: str) -> go.Figure:
+@tab("Weights", tensors=("weight",), of="either")
+def weight_histogram(shown: Shown, layer_tensor: str) -> go.Figure:
     """Histogram (log counts) of a weight's float values; per channel, with the widest and the narrowest range.
 
     Args:
-        layer_tensor: name of the weight in `run.tensors` (the layer's, where it has one weight).
+        layer_tensor: name of the weight in `shown.tensors` (the layer's, where it has one weight).
     """
-    return tensor_histogram(run, "weight", layer_tensor)
+    return tensor_histogram(shown, "weight", layer_tensor)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from qexplore.analysis import Run
+from qexplore.analysis import Prediction, Run
 from qexplore.recipe import Recipe, TensorSpec
 
 
@@ -43,6 +43,13 @@ def kib(value: Any) -> Any:
 def quantized_name(run: Run) -> str:
     """What the quantized model of a run is: "int8", or "simulated" with its fewest bits."""
     return "int8" if run.metrics["int8"] is not None else f"simulated, {run.recipe.bits} bits"
+
+
+def predicted_words(shown: Run | Prediction) -> list[str]:
+    """What a figure says of itself where it shows a prediction."""
+    if isinstance(shown, Run):
+        return []
+    return ["Predicted from the calibration" + (", before training." if shown.recipe.mode == "qat" else ".")]
 
 
 def metric_name(run: Run) -> str:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from qexplore.engines import ENGINES, OBSERVERS
+from qexplore.engines import ENGINES
+from qexplore.engines.observers import per_tensor_only
 
 
 def unavailable(values: Mapping[str, Any]) -> dict[str, str]:
@@ -22,7 +23,7 @@ def unavailable(values: Mapping[str, Any]) -> dict[str, str]:
         reasons["overflow_guard"] = "Dynamic kernels keep activations to 7 bits where it matters."
     if values["mode"] != "qat":
         reasons["epochs"] = "Only QAT trains."
-    if OBSERVERS[values["weight_observer"]].per_channel is None:
+    if per_tensor_only(values["weight_observer"]):
         reasons["weight_granularity"] = f"Observer {values['weight_observer']} works per tensor only."
     engine = values["engine"]
     if engine != "auto" and not ENGINES[engine].affine_weights:

@@ -8,16 +8,19 @@ from typing import Any
 import ipywidgets as widgets
 
 from qexplore.analysis.checks import Inspection
-from qexplore.engines import ENGINES, OBSERVERS
+from qexplore.calibrate.observers import OBSERVERS, find
+from qexplore.engines import ENGINES
 from qexplore.engines.engine import supported_engines
 from qexplore.recipe import OVERFLOW_GUARDS, Recipe, TensorSpec
 from qexplore.registry import Registry
 from qexplore.widgets.availability import unavailable
+from qexplore.widgets.options import Options
 from qexplore.widgets.rules import Rules
 
 MODES = {"Dynamic": "dynamic", "Static (post-training)": "static", "QAT (trained)": "qat"}
 SCHEMES = {"affine": False, "symmetric": True}
 GRANULARITIES = {"per tensor": False, "per channel": True}
+OBSERVER_CONTROLS = ("activation_observer", "weight_observer")
 GROUPS = {
     "": ("mode",),
     "Activations": ("activation_observer", "activation_bits", "activation_scheme"),
@@ -39,9 +42,10 @@ class Controls(widgets.VBox):
 
     def __init__(self, on_change: Callable[[], None]) -> None:
         self.inspection: Inspection | None = None
-        self._busy = self._touched = False
+        self._busy = self._touched = self._quiet = False
         self._on_change = on_change
         self.by_name = _make()
+        self.options = {name: Options(self._option_changed) for name in OBSERVER_CONTROLS}
         self.rules = Rules(on_change)
         self._notes = {name: widgets.HTML().add_class("qx-note") for name in self.by_name}
         children: list[widgets.Widget] = []
@@ -50,10 +54,14 @@ class Controls(widgets.VBox):
                 children.append(widgets.HTML(f"<b>{title}</b>"))
             for name in names:
                 children += [self.by_name[name], self._notes[name]]
+                children += [self.options[name]] if name in self.options else []
         super().__init__([*children, widgets.HTML("<b>Single layers</b>"), self.rules])
         self.add_class("qx-controls")
+        for name, options in self.options.items():
+            options.show(self.by_name[name].value)
         for control in self.by_name.values():
             control.observe(self._changed, names="value")
+        OBSERVERS.listen(self.new_observers)
         self.refresh()
 
     def know(self, inspection: Inspection) -> None:
@@ -84,11 +92,13 @@ class Controls(widgets.VBox):
         off = unavailable(values)
         activation = TensorSpec(
             observer=values["activation_observer"],
+            options=self.options["activation_observer"].values() if "activation_observer" not in off else {},
             bits=values["activation_bits"],
             symmetric=values["activation_scheme"] and "activation_scheme" not in off,
         )
         weight = TensorSpec(
             observer=values["weight_observer"],
+            options=self.options["weight_observer"].values(),
             bits=values["weight_bits"],
             symmetric=values["weight_scheme"] or "weight_scheme" in off,
             per_channel=values["weight_granularity"] and "weight_granularity" not in off,
@@ -106,7 +116,13 @@ class Controls(widgets.VBox):
         )
 
     def show(self, recipe: Recipe) -> None:
-        """Set the controls to a recipe, its rules included."""
+        """Set the controls to a recipe, its rules included.
+
+        Raises:
+            QexploreError: the recipe names an observer that nobody has registered.
+        """
+        for spec in (recipe.activation, recipe.weight):
+            find(spec.observer)
         settings = {
             "mode": recipe.mode,
             "activation_observer": recipe.activation.observer,
@@ -122,9 +138,24 @@ class Controls(widgets.VBox):
             "epochs": recipe.epochs,
             "seed": recipe.seed,
         }
+        self._quiet = True
         for name, value in settings.items():
             self.by_name[name].value = value
+        for name, spec in zip(OBSERVER_CONTROLS, (recipe.activation, recipe.weight), strict=True):
+            self.options[name].show(spec.observer, OBSERVERS[spec.observer].settings(spec))
         self.rules.show(recipe.rules)
+        self._quiet = False
+        self._changed({})
+
+    def new_observers(self) -> None:
+        """Offer the observers there are now; called when one is registered."""
+        self._quiet = True
+        for name in OBSERVER_CONTROLS:
+            control = self.by_name[name]
+            chosen, control.options = control.value, list(OBSERVERS)
+            control.value, control.tooltip = chosen, _explained(OBSERVERS)
+        self._quiet = False
+        self._changed(None)
 
     def busy(self, busy: bool) -> None:
         """Disable everything while work is going on."""
@@ -139,20 +170,32 @@ class Controls(widgets.VBox):
             reasons["mode"] = note
         for name, control in self.by_name.items():
             control.disabled = self._busy or (name in reasons and name != "mode")
+            if name in self.options:
+                self.options[name].disable(control.disabled)
             self._notes[name].value = reasons.get(name, "")
             self._notes[name].layout.display = "block" if name in reasons else "none"
         self.rules.disable(self._busy)
 
     def _changed(self, change: Any) -> None:
         self._touched = self._touched or change is not None
+        if self._quiet:
+            return
+        self._quiet = True
+        for name, options in self.options.items():
+            options.show(self.by_name[name].value)
+        self._quiet = False
         self.refresh()
         self._on_change()
+
+    def _option_changed(self) -> None:
+        if not self._quiet:
+            self._on_change()
 
 
 def _make() -> dict[str, widgets.Widget]:
     """The controls by name, with the default recipe's values."""
     default = Recipe()
-    bits = {"min": 2, "max": 8, "continuous_update": False}
+    bits = {"min": 2, "max": 8}
     observers = list(OBSERVERS)
     guards = {"auto": "auto", "none": "none", "7-bit activations": "activations", "weights in ±64": "weights"}
     assert set(guards.values()) == set(OVERFLOW_GUARDS)
@@ -175,5 +218,9 @@ def _make() -> dict[str, widgets.Widget]:
 
 def _dropdown(description: str, options: Any, value: Any, registry: Registry[Any] | None = None) -> widgets.Dropdown:
     """A drop-down; over a registry its tooltip says what each entry is."""
-    tooltip = "; ".join(f"{name}: {registry[name].description}" for name in registry) if registry else None
+    tooltip = _explained(registry) if registry else None
     return widgets.Dropdown(description=description, options=options, value=value, tooltip=tooltip)
+
+
+def _explained(registry: Registry[Any]) -> str:
+    return "; ".join(f"{name}: {registry[name].description}" for name in registry)

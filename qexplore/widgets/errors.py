@@ -21,13 +21,13 @@ class ErrorPanel(widgets.VBox):
         self.add_class("qx-error")
         self.clear()
 
-    def show(self, error: BaseException, has_result: bool) -> None:
+    def show(self, error: BaseException, has_result: bool, heading: str = "Not done.") -> None:
         """Show what is wrong; `has_result` says whether an earlier result is on the screen."""
         sentence = str(error) if isinstance(error, QexploreError) else f"{type(error).__name__}: {error}"
         details = "".join(traceback.format_exception(error))
         stays = " The last result stays below." if has_result else ""
         self._text.value = (
-            f'<div role="alert"><b>Not done.</b> {html.escape(sentence)}{stays}</div>'
+            f'<div role="alert"><b>{heading}</b> {html.escape(sentence)}{stays}</div>'
             f"<details><summary>Details</summary><pre>{html.escape(details)}</pre></details>"
         )
         self.layout.display = "flex"

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Sequence
 from typing import Any
 
 import ipywidgets as widgets
 
-from qexplore.analysis import Run, quantize
+from qexplore.analysis import Prediction, Run, predict, quantize
 from qexplore.analysis.checks import inspect
 from qexplore.calibrate import Calibration, calibrate
 from qexplore.engines.fx import warm_up
@@ -17,7 +18,7 @@ from qexplore.plots.words import recipe_words
 from qexplore.recipe import Recipe
 from qexplore.widgets.controls import Controls
 from qexplore.widgets.errors import ErrorPanel
-from qexplore.widgets.html import headline, runs_table
+from qexplore.widgets.html import headline, predicted_line, runs_table
 from qexplore.widgets.results import Results
 from qexplore.widgets.style import STYLE
 from qexplore.widgets.task import Task
@@ -31,6 +32,7 @@ class Explorer(widgets.VBox):
         workload: what is quantized.
         runs: all runs so far, oldest first.
         run: the run that is shown; None before the first.
+        prediction: what is predicted for the controls' recipe; None before the calibration has ended.
         task: the worker; `wait()` waits for it in a script.
     """
 
@@ -40,6 +42,7 @@ class Explorer(widgets.VBox):
         self.workload = workload
         self.runs: list[Run] = []
         self.run: Run | None = None
+        self.prediction: Prediction | None = None
         self._calibration: Calibration | None = None
         self.task = Task(self._progressed, self._done, self._failed, self._busy)
         self.error_panel = ErrorPanel()
@@ -51,7 +54,8 @@ class Explorer(widgets.VBox):
         self.progress = widgets.FloatProgress(min=0.0, max=1.0, description="Progress")
         self.status = widgets.HTML("Ready.").add_class("qx-status")
         self.headline = widgets.HTML()
-        self.results = Results()
+        self.predicted = widgets.HTML()
+        self.results = Results(self._failed)
         self.table = widgets.HTML(runs_table([]))
         self.shown = widgets.Dropdown(description="Shown run", options=[]).add_class("qx-shown")
         self.shown.layout.display = "none"
@@ -66,7 +70,7 @@ class Explorer(widgets.VBox):
         picker = widgets.HBox([self.shown, self.reuse_button])
         picker.layout.flex_flow = "row wrap"
         right = widgets.VBox(
-            [actions, self.status, self.error_panel, self.headline, self.results, picker, self.table]
+            [actions, self.status, self.error_panel, self.headline, self.predicted, self.results, picker, self.table]
         ).add_class("qx-results")
         columns = widgets.Box([self.controls, right]).add_class("qx-columns")
         super().__init__([widgets.HTML(STYLE), columns])
@@ -94,19 +98,24 @@ class Explorer(widgets.VBox):
             self._failed(error)
             return
 
-        def work(progress: Any, cancel: Any) -> Run:
+        def work(progress: Any, cancel: Any) -> tuple[Run, Prediction]:
             if self._calibration is None:
                 self._calibration = calibrate(self.workload, progress=lambda m, f: progress(m, f * 0.1), cancel=cancel)
-            return quantize(self.workload, recipe, self._calibration, progress=progress, cancel=cancel)
+            run = quantize(self.workload, recipe, self._calibration, progress=progress, cancel=cancel)
+            return run, predict(self._calibration, recipe)
 
         self.task.start(work)
 
     def _inspect(self) -> None:
-        """Find out the model's layers and modes, off the kernel's own thread, and have torch import what it needs."""
+        """Off the kernel's own thread, find out the model's layers and modes, have torch import what it needs, and
+        calibrate, so that every control can act at once."""
         try:
             with exclusive():
                 self.controls.know(inspect(self.workload))
                 warm_up()
+                if self._calibration is None:
+                    self._calibration = calibrate(self.workload)
+            self._predict()
         except Exception as error:
             self._failed(error)
 
@@ -114,6 +123,27 @@ class Explorer(widgets.VBox):
         problem = self.controls.mode_problem
         self.quantize_button.disabled = problem is not None or self.task.busy
         self.quantize_button.tooltip = problem or "Quantize for real and measure"
+        if self._calibration is not None and not self.task.busy:
+            self._predict()
+
+    def _predict(self) -> None:
+        """Predict for the controls' recipe and redraw; where it has been run, show that run."""
+        assert self._calibration is not None
+        try:
+            recipe = self.recipe
+            self.prediction = predict(self._calibration, recipe)
+            position = next((i for i, run in enumerate(self.runs) if run.recipe == recipe), None)
+            if position is None:
+                self.predicted.value = predicted_line(self.prediction)
+                self.results.show_prediction(self.prediction)
+            else:
+                self._choose(position)
+                self._show(self.runs[position], self.prediction)
+        except Exception as error:
+            self.predicted.value = ""
+            self.error_panel.show(error, bool(self.runs), "Not predicted.")
+        else:
+            self.error_panel.clear()
 
     def _busy(self, busy: bool) -> None:
         self.cancel_button.disabled = not busy
@@ -126,19 +156,17 @@ class Explorer(widgets.VBox):
         self.progress.value = fraction
         self.status.value = message
 
-    def _done(self, run: Run) -> None:
+    def _done(self, made: tuple[Run, Prediction]) -> None:
+        run, self.prediction = made
         self.runs.append(run)
         self.progress.bar_style, self.progress.value = "success", 1.0
         self.status.value = f"Run {len(self.runs)} took {run.seconds:.1f} s on engine {run.engine}."
         self.table.value = runs_table(self.runs)
         options = [(f"{i}: {'; '.join(recipe_words(r.recipe))}", i - 1) for i, r in enumerate(self.runs, 1)]
-        self.shown.unobserve(self._chosen, names="value")
-        self.shown.options = options
-        self.shown.value = len(self.runs) - 1
-        self.shown.observe(self._chosen, names="value")
+        self._choose(len(self.runs) - 1, options)
         for widget in (self.shown, self.reuse_button):
             widget.layout.display = None
-        self._show(run)
+        self._show(run, self.prediction)
 
     def _failed(self, error: BaseException) -> None:
         self.progress.bar_style = "warning"
@@ -149,15 +177,33 @@ class Explorer(widgets.VBox):
         self.error_panel.show(error, bool(self.runs))
 
     def _chosen(self, change: Any) -> None:
-        if change["new"] is not None and self.runs[change["new"]] is not self.run:
-            self._show(self.runs[change["new"]])
+        if change["new"] is None:
+            return
+        run = self.runs[change["new"]]
+        try:
+            assert self._calibration is not None
+            self._show(run, predict(self._calibration, run.recipe))
             self.status.value = f"Showing run {change['new'] + 1}."
+        except Exception as error:
+            self._failed(error)
 
-    def _show(self, run: Run) -> None:
+    def _choose(self, position: int, options: Sequence[tuple[str, int]] | None = None) -> None:
+        """Set the drop-down of runs, without acting on it."""
+        self.shown.unobserve(self._chosen, names="value")
+        if options is not None:
+            self.shown.options = options
+        self.shown.value = position
+        self.shown.observe(self._chosen, names="value")
+
+    def _show(self, run: Run, prediction: Prediction | None) -> None:
         self.run = run
         self.headline.value = headline(run)
-        self.results.show(run, self.runs)
+        self.predicted.value = "" if prediction is None else predicted_line(prediction)
+        self.results.show_run(run, self.runs, prediction)
 
     def _reuse(self) -> None:
         if self.run is not None:
-            self.controls.show(self.run.recipe)
+            try:
+                self.controls.show(self.run.recipe)
+            except QexploreError as error:
+                self._failed(error)

@@ -6,7 +6,7 @@ import html
 
 import pandas as pd
 
-from qexplore.analysis import Run
+from qexplore.analysis import Prediction, Run
 from qexplore.plots.words import decibels, kib, metric_name, number, percent, recipe_words
 
 
@@ -28,6 +28,15 @@ def headline(run: Run) -> str:
         ("Output against float", f"SQNR {decibels(run.metrics['sqnr_db'])}", _agreement_words(run)),
     ]
     return '<div class="qx-cards">' + "".join(_card(*card) for card in cards) + "</div>"
+
+
+def predicted_line(prediction: Prediction) -> str:
+    """What is predicted for the whole model, in one line."""
+    size, before = prediction.size, "before training, " if prediction.recipe.mode == "qat" else ""
+    return (
+        f'<div class="qx-predicted"><b>Predicted</b> {before}without running the model: output SQNR '
+        f"{decibels(prediction.output_sqnr_db)}, size {1 / size['ratio']:.2f} of float.</div>"
+    )
 
 
 def _agreement_words(run: Run) -> str:

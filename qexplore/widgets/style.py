@@ -21,6 +21,7 @@ STYLE = """
 .qx-error { border-left: 4px solid var(--jp-error-color1); background: var(--jp-layout-color2); padding: 6px 10px; }
 .qx-error pre { overflow: auto; max-height: 240px; font-size: 11px; }
 .qx-error .widget-html-content { line-height: 1.4; white-space: normal; }
+.qx-predicted { font-size: 12px; line-height: 1.5; color: var(--jp-ui-font-color1); }
 .qx-scroll { overflow-x: auto; max-width: 100%; }
 .qx-table { border-collapse: collapse; font-size: 12px; line-height: 1.4; color: var(--jp-ui-font-color1); }
 .qx-table th, .qx-table td { text-align: left; padding: 2px 8px; white-space: nowrap; }
@@ -38,5 +39,18 @@ STYLE = """
 .qx-status .widget-html-content { font-size: 12px; color: var(--jp-ui-font-color2); }
 .qx-explorer .js-plotly-plot svg text { fill: var(--jp-ui-font-color1) !important; }
 .qx-explorer .js-plotly-plot .hoverlayer text { fill: #222 !important; }
+.qx-playground .qx-controls { max-width: 300px; }
+.qx-playground .qx-controls .widget-label { width: 84px; min-width: 84px; }
+.qx-playground .qx-controls select, .qx-playground .qx-controls input { min-width: 0; }
+.qx-playground .qx-note { margin-top: 0; }
+.qx-playground .qx-results { flex-basis: 400px; }
+.qx-playground .qx-clip .jupyter-widgets { width: auto; min-width: 0; flex: 1 1 auto; }
+.qx-playground .qx-clip .widget-text { flex: 0 0 88px; }
+.qx-playground .qx-clip .widget-text .widget-label { position: absolute; clip-path: inset(50%); }
+.qx-facts { display: grid; grid-template-columns: repeat(3, 1fr); }
+.qx-facts .qx-card-note { min-height: 2.7em; }
+.qx-playground .qx-controls pre.qx-worked {
+  margin: 0; font-size: 11px; line-height: 1.45; color: var(--jp-ui-font-color1); white-space: pre-wrap;
+}
 </style>
 """

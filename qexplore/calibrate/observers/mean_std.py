@@ -1,6 +1,7 @@
 """The mean and so many standard deviations to both sides.
 
-Source: McKinstry et al. 2018, "Discovering Low-Precision Networks Close to Full-Precision Networks".
+Source: Nagel et al. 2021, "A White Paper on Neural Network Quantization", section 3.1, which takes mean and deviation
+from BatchNorm.
 """
 
 from __future__ import annotations
@@ -16,9 +17,10 @@ from qexplore.recipe import TensorSpec
 
 def rows(values: torch.Tensor, spec: TensorSpec, sigmas: float) -> tuple[torch.Tensor, torch.Tensor]:
     """The same for each row."""
-    mean, reach = values.mean(1), sigmas * values.std(1, correction=0)
-    lo, hi = values.amin(1), values.amax(1)
-    return torch.maximum(lo, torch.minimum(mean - reach, hi)), torch.minimum(hi, torch.maximum(mean + reach, lo))
+    wide = values.double()  # squares of 1e30 need float64
+    mean, reach = wide.mean(1), sigmas * wide.std(1, correction=0)
+    lo, hi = wide.amin(1), wide.amax(1)
+    return (mean - reach).clamp(lo, hi).float(), (mean + reach).clamp(lo, hi).float()
 
 
 @observer(
@@ -30,4 +32,5 @@ def rows(values: torch.Tensor, spec: TensorSpec, sigmas: float) -> tuple[torch.T
 def mean_std(stats: TensorStats, spec: TensorSpec, sigmas: float) -> tuple[float, float]:
     """Mean ± `sigmas` standard deviations, within the values seen."""
     reach = sigmas * math.sqrt(stats.variance)
-    return max(stats.lo, stats.mean - reach), min(stats.hi, stats.mean + reach)
+    lo, hi = (min(max(edge, stats.lo), stats.hi) for edge in (stats.mean - reach, stats.mean + reach))
+    return lo, hi

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, TypeGuard, TypeVar
 
 import torch
 
@@ -16,6 +17,7 @@ from qexplore.registry import Registry, unknown
 
 Choose = TypeVar("Choose", bound=Callable[..., Any])
 Rows = Callable[..., tuple[torch.Tensor, torch.Tensor]]
+LARGEST = torch.finfo(torch.float32).max
 
 
 @dataclass(frozen=True)
@@ -37,15 +39,19 @@ class Option:
     text: str = ""
     choices: tuple[str, ...] = ()
 
-    def problem(self, value: OptionValue) -> str | None:
+    def problem(self, value: object) -> str | None:
         """Why `value` does not fit; None where it does."""
         if isinstance(self.default, str):
             return None if value in self.choices else f"choose one of {', '.join(self.choices)}"
         whole = isinstance(self.default, int)
-        if isinstance(value, str) or (whole and value != int(value)) or not self.low <= value <= self.high:
-            unit = f" {self.unit}" if self.unit else ""
-            return f"give a {'whole ' if whole else ''}number from {self.low:g} to {self.high:g}{unit}"
-        return None
+        if _is_number(value) and self.low <= value <= self.high and (not whole or value == int(value)):
+            return None
+        unit = f" {self.unit}" if self.unit else ""
+        return f"give a {'whole ' if whole else ''}number from {self.low:g} to {self.high:g}{unit}"
+
+
+def _is_number(value: object) -> TypeGuard[float]:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
 @dataclass(frozen=True)
@@ -86,7 +92,8 @@ class Observer:
             problem = self.options[name].problem(value)
             if problem:
                 raise QexploreError(f"Option {name!r} of observer {self.name!r} is {value!r}; {problem}.")
-        return {name: option.default for name, option in self.options.items()} | given
+        defaults = {name: option.default for name, option in self.options.items()}
+        return {name: type(default)(given.get(name, default)) for name, default in defaults.items()}
 
 
 OBSERVERS: Registry[Observer] = Registry("observer")
@@ -113,12 +120,18 @@ def observer(
     for key, option in options.items():
         if not isinstance(option, Option):
             raise QexploreError(f"Option {key!r} of observer {name!r} is {option!r}; give a qx.Option(default, ...).")
+        if not _is_number(option.default) and not (isinstance(option.default, str) and option.choices):
+            raise QexploreError(
+                f"Option {key!r} of observer {name!r} has the default {option.default!r}; "
+                "give a number, or a word and its choices."
+            )
         if problem := option.problem(option.default):
             raise QexploreError(f"Default {option.default!r} of option {key!r} of observer {name!r}: {problem}.")
 
     def enter(choose: Choose) -> Choose:
         if not callable(choose):
             raise QexploreError(f"Observer {name!r} is {choose!r}; decorate a function (stats, spec) -> (lo, hi).")
+        _check_arguments(name, choose, options)
         built_in = getattr(choose, "__module__", "").startswith("qexplore.")
         if name in OBSERVERS and OBSERVERS[name].built_in and not built_in:
             raise QexploreError(f"Observer {name!r} comes with qexplore; give yours another name.")
@@ -127,6 +140,16 @@ def observer(
         return choose
 
     return enter
+
+
+def _check_arguments(name: str, choose: Callable[..., Any], options: dict[str, Option]) -> None:
+    try:
+        inspect.signature(choose).bind(None, None, **options)
+    except TypeError as error:
+        wanted = ", ".join(["stats", "spec", *options])
+        raise QexploreError(f"Observer {name!r} has to take ({wanted}): {error}.") from None
+    except ValueError:  # a built-in function without a signature
+        pass
 
 
 def find(name: str) -> Observer:
@@ -151,31 +174,14 @@ def tensor_range(stats: TensorStats, spec: TensorSpec, tensor: str) -> tuple[flo
     Raises:
         QexploreError: the observer failed or gave no range.
     """
-    chosen = find(spec.observer)
-    settings = chosen.settings(spec)
+    result = _called(find(spec.observer).choose, (stats, spec), spec, tensor)
     try:
-        result = chosen.choose(stats, spec, **settings)
-    except QexploreError:
-        raise
-    except Exception as error:
-        kind = type(error).__name__
-        raise QexploreError(
-            f"Observer {spec.observer!r} failed on tensor {tensor!r} with {kind}: {first_line(error)}; mend its function."
-        ) from error
-    try:
-        lo, hi = (float(edge) for edge in result)
-    except (TypeError, ValueError, RuntimeError):
+        lo, hi = (float(edge + 0.0) for edge in result)  # text and None cannot be added to
+    except (TypeError, ValueError, RuntimeError, OverflowError):
         raise QexploreError(
             f"Observer {spec.observer!r} gave {_short(result)} for tensor {tensor!r}; return two numbers (lo, hi)."
         ) from None
-    if not (math.isfinite(lo) and math.isfinite(hi)):
-        raise QexploreError(
-            f"Observer {spec.observer!r} gave ({lo:g}, {hi:g}) for tensor {tensor!r}; return two finite numbers."
-        )
-    if lo > hi:
-        raise QexploreError(
-            f"Observer {spec.observer!r} gave lo {lo:g} above hi {hi:g} for tensor {tensor!r}; return (lo, hi)."
-        )
+    _check_range(lo, hi, spec, tensor)
     return lo, hi
 
 
@@ -185,15 +191,52 @@ def channel_ranges(weight: torch.Tensor, axis: int, spec: TensorSpec, tensor: st
     Raises:
         QexploreError: as `tensor_range`.
     """
-    rows = weight.detach().float().movedim(axis, 0).flatten(1)
-    chosen = find(spec.observer)
-    if chosen.rows is not None:
-        return chosen.rows(rows, spec, **chosen.settings(spec))
-    pairs = [tensor_range(measure(row), spec, f"{tensor}, channel {i}") for i, row in enumerate(rows)]
-    lo, hi = torch.tensor(pairs, dtype=torch.float32).unbind(1)
+    values = weight.detach().float().movedim(axis, 0).flatten(1)
+    rows = find(spec.observer).rows
+    if rows is None:
+        pairs = [tensor_range(measure(row), spec, f"{tensor}, channel {i}") for i, row in enumerate(values)]
+        lo, hi = torch.tensor(pairs, dtype=torch.float32).reshape(-1, 2).unbind(1)
+        return lo, hi
+    result = _called(rows, (values, spec), spec, tensor)
+    try:
+        lo, hi = (edges.float().expand(len(values)) for edges in result)
+    except (TypeError, ValueError, RuntimeError, AttributeError):
+        raise QexploreError(
+            f"Observer {spec.observer!r} gave {_short(result)} for the {len(values)} channels of tensor {tensor!r}; "
+            "return two tensors (lo, hi) from its rows function."
+        ) from None
+    fine = (lo >= -LARGEST) & (lo <= hi) & (hi <= LARGEST)
+    if not fine.all():
+        channel = int(fine.int().argmin())
+        _check_range(float(lo[channel]), float(hi[channel]), spec, f"{tensor}, channel {channel}")
     return lo, hi
 
 
+def _called(function: Callable[..., Any], arguments: tuple[object, ...], spec: TensorSpec, tensor: str) -> Any:
+    """What an observer's function gives, its mistakes put into one sentence."""
+    settings = find(spec.observer).settings(spec)
+    try:
+        return function(*arguments, **settings)
+    except QexploreError:
+        raise
+    except Exception as error:
+        raise QexploreError(
+            f"Observer {spec.observer!r} failed on tensor {tensor!r} with {type(error).__name__}: {first_line(error)}; "
+            "mend its function."
+        ) from error
+
+
+def _check_range(lo: float, hi: float, spec: TensorSpec, tensor: str) -> None:
+    if not (abs(lo) <= LARGEST and abs(hi) <= LARGEST):
+        raise QexploreError(
+            f"Observer {spec.observer!r} gave ({lo:g}, {hi:g}) for tensor {tensor!r}; return two finite numbers."
+        )
+    if lo > hi:
+        raise QexploreError(
+            f"Observer {spec.observer!r} gave lo {lo:g} above hi {hi:g} for tensor {tensor!r}; return (lo, hi)."
+        )
+
+
 def _short(value: object) -> str:
-    text = repr(value)
+    text = " ".join(repr(value).split())
     return text if len(text) <= 60 else text[:57] + "..."
