@@ -98,13 +98,38 @@ def every_figure(run: qx.Run) -> dict[str, go.Figure]:
     made = {}
     for title in plots.PLOTS:
         plot = plots.PLOTS[title]
-        if plot.tensors is None:
+        if plot.of == "prediction":
+            continue
+        if not plot.tensors:
             made[title] = plot(run)
         else:
+            (kind,) = plot.tensors
             made |= {
                 f"{title}/{name}": plot(run, name)
-                for name in [*tensors(run, plot.tensors)[::100], tensors(run, plot.tensors)[-1], "nowhere"]
+                for name in [*tensors(run, kind)[::100], tensors(run, kind)[-1], "nowhere"]
             }
+    return made
+
+
+@pytest.fixture(scope="module")
+def predictions() -> dict[str, qx.Prediction]:
+    calibration = qx.calibrate(make_workload())
+    return {name: qx.predict(calibration, recipe) for name, recipe in RECIPES.items()}
+
+
+def figures_of(prediction: qx.Prediction) -> dict[str, go.Figure]:
+    """All figures of a prediction, those of tensors for each one."""
+    made = {}
+    names = [(row.kind, row.name) for row in prediction.tensors.itertuples()]
+    for title in plots.PLOTS:
+        plot = plots.PLOTS[title]
+        if plot.of == "run":
+            continue
+        if not plot.tensors:
+            made[title] = plot(prediction)
+        for kind, name in names if plot.tensors else ():
+            if kind in plot.tensors:
+                made[f"{title}/{kind}/{name}"] = plot(prediction, *([kind] if len(plot.tensors) > 1 else []), name)
     return made
 
 
@@ -120,9 +145,11 @@ def axes(figure: go.Figure) -> dict[str, dict]:
 
 def test_tabs_are_the_figures_of_one_run() -> None:
     assert list(plots.PLOTS) == [
-        "Error by layer", "Activations", "Weights", "Channels", "Size", "Speed", "Training", "Pictures",
+        "Error by layer", "Activations", "Weights", "Channels", "Codes", "Observers", "Clip range", "Size", "Speed",
+        "Training", "Pictures",
     ]  # fmt: skip
-    assert plots.PLOTS["Weights"].tensors == "weight"
+    assert plots.PLOTS["Weights"].tensors == ("weight",)
+    assert plots.PLOTS["Codes"].tensors == ("activation", "weight")
 
 
 def test_every_run_gives_the_same_shape_of_figure(runs: dict[str, qx.Run]) -> None:
@@ -157,6 +184,62 @@ def test_every_figure_has_height_title_and_labelled_axes(runs: dict[str, qx.Run]
     for title, unit in units.items():
         assert unit in plots.PLOTS[title](runs["static"]).layout.xaxis.title.text
     assert "KiB" in plots.runs_overview([]).layout.xaxis.title.text
+
+
+def test_every_figure_of_a_prediction_says_so_and_has_labelled_axes(predictions: dict[str, qx.Prediction]) -> None:
+    for prediction in predictions.values():
+        for title, figure in figures_of(prediction).items():
+            assert 250 <= figure.layout.height <= 900 and figure.layout.title.text
+            if not title.startswith(("Channels", "Observers", "Clip range")):
+                assert "Predicted" in text(figure), title
+            for key, settings in axes(figure).items():
+                if settings["visible"] and settings.get("showticklabels", True):
+                    assert settings["title"]["text"], f"{key} of {title}"
+
+
+def test_predicted_stands_beside_measured(runs: dict[str, qx.Run], predictions: dict[str, qx.Prediction]) -> None:
+    figure = plots.layer_error(runs["static"], predictions["static"])
+    by_name = {trace.name: trace for trace in figure.data}
+    layers = predictions["static"].layers.sqnr_db
+    assert list(by_name["predicted"].x) == list(layers[np.isfinite(layers)])
+    assert list(by_name["measured (int8)"].x) == list(runs["static"].layers.sqnr_db)
+    alone = plots.layer_error(predictions["static"])
+    assert "predicted" in {trace.name for trace in alone.data if trace.showlegend}
+    assert "Predicted" in text(alone) and "Predicted" not in text(figure)
+
+
+def test_codes_hold_every_value(predictions: dict[str, qx.Prediction]) -> None:
+    prediction = predictions["simulated"]
+    for kind, name in prediction.quantized:
+        inside, ends = plots.codes(prediction, kind, name).data
+        assert inside.y.sum() + ends.y.sum() == pytest.approx(prediction.stats(kind, name).count)
+        codes = sorted([*inside.x, *ends.x])
+        quantized = prediction.quantized[kind, name]
+        assert codes == list(range(quantized.quant_min, quantized.quant_max + 1))
+
+
+def test_all_observers_are_in_one_picture(predictions: dict[str, qx.Prediction]) -> None:
+    from qexplore.calibrate.observers import OBSERVERS
+
+    figure = plots.observers(predictions["static"], "activation", "input")
+    assert sorted(figure.layout.yaxis.ticktext) == sorted(OBSERVERS)
+    bars = {trace.name: trace for trace in figure.data}
+    chosen = bars["chosen: histogram"]
+    assert len(chosen.y) == 1 and len(bars["other observers"].y) == len(list(OBSERVERS)) - 1
+    curve, _ = predictions["static"].curve("activation", "input")
+    assert chosen.base[0] == curve.choices.lo["histogram"]
+    assert chosen.base[0] + chosen.x[0] == pytest.approx(curve.choices.hi["histogram"])
+
+
+def test_error_curve_is_rounding_and_clipping(predictions: dict[str, qx.Prediction]) -> None:
+    figure = plots.clip_range(predictions["static"], "weight", "conv")
+    lines = {trace.name: trace for trace in figure.data}
+    assert len(lines["both"].x) == len(lines["rounding error"].x)
+    clipping = dict(zip(lines["clipping error"].x, lines["clipping error"].y, strict=True))
+    for x, rounding, both in zip(lines["both"].x, lines["rounding error"].y, lines["both"].y, strict=True):
+        assert both == pytest.approx(rounding + clipping.get(x, 0.0))
+    marks = [*lines["observers"].text, *lines["chosen: minmax"].text]
+    assert {"mse", "minmax", "aciq"} <= set(marks)
 
 
 def test_a_figure_without_data_says_why(runs: dict[str, qx.Run]) -> None:
@@ -267,7 +350,7 @@ def test_all_zero_weight_and_many_channels(runs: dict[str, qx.Run]) -> None:
 def test_layer_errors_in_model_order(runs: dict[str, qx.Run]) -> None:
     run = runs["simulated"]
     figure = plots.layer_error(run)
-    measured, kept, simulated, _ = figure.data
+    measured, kept, simulated, _, _ = figure.data
     assert len(measured.x) + len(kept.x) == len(run.layers)
     assert simulated.visible is False  # the bars are the simulation
     assert [label for label in figure.layout.yaxis.ticktext if "(float)" in label] == ["fc (float)"]
@@ -283,13 +366,13 @@ def test_layer_errors_without_a_number(runs: dict[str, qx.Run]) -> None:
     layers = run.layers.copy()
     layers["sqnr_db"] = [math.inf, math.nan, *layers.sqnr_db[2:]]
     layers["simulated_sqnr_db"] = math.inf
-    bars, _, simulated, words = plots.layer_error(replace(run, layers=layers)).data
+    bars, _, simulated, _, words = plots.layer_error(replace(run, layers=layers)).data
     assert list(words.text) == ["exact", "not measured"]
     assert list(words.y) == [0, 1]
     assert len(bars.x) == len(layers) - 2
     assert len(simulated.x) == 0
     layers["sqnr_db"] = math.inf
-    assert len(plots.layer_error(replace(run, layers=layers)).data[3].text) == len(layers)
+    assert len(plots.layer_error(replace(run, layers=layers)).data[4].text) == len(layers)
 
 
 def test_many_layers_stay_within_a_screen(runs: dict[str, qx.Run]) -> None:

@@ -123,7 +123,8 @@ def test_quantize_fills_headline_table_and_tabs(explorer: Explorer) -> None:
     for title in [*PLOTS, RUNS, TABLE]:
         explorer.results.open_tab(title)
         assert explorer.results.title == title
-        assert (explorer.results.tensor.layout.display is None) == (title in {"Activations", "Weights", "Channels"})
+        shows_tensor = title in {"Activations", "Weights", "Channels", "Codes", "Observers", "Clip range"}
+        assert (explorer.results.tensor.layout.display is None) == shows_tensor
         titles.add(explorer.results.figure.shown.layout.title.text)
     assert len(titles) == len(list(PLOTS)) + 1
 
@@ -133,7 +134,7 @@ def test_the_figure_is_kept_and_drawn_again(explorer: Explorer) -> None:
     explorer.results.open_tab("Activations")
     figure, tensor = explorer.results.figure, explorer.results.tensor
     before = figure.shown.layout.title.text
-    tensor.value = tensor.options[-1]
+    tensor.value = tensor.options[-1][1]
     assert explorer.results.figure is figure
     assert figure.shown.layout.title.text != before
     assert json.loads(figure.figure)["layout"]["title"]["text"] == figure.shown.layout.title.text

@@ -83,7 +83,7 @@ def propagate(
             power = noise[inputs[0]] if inputs else torch.zeros_like(channel_power(stats[name]))
         elif own:
             if own[0].folds:
-                folded.update(str(user.target) for user in node.users)
+                folded.update(str(user.target) for user in node.users if user.op == "call_module")
             module = graph.module.get_submodule(target)
             before = noise[inputs[0]]
             if target in read:
@@ -91,6 +91,7 @@ def propagate(
             power = _weighted(module, before, stats[inputs[0]], stats[name], own)
         else:
             power = _passed(graph, node, [noise[i] for i in inputs], [stats[i] for i in inputs], stats[name])
+        power = _as(power, len(channel_power(stats[name])))
         noise[name] = power + _spread(given[name], stats[name]) if name in given else power
     return noise
 

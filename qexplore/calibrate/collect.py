@@ -10,14 +10,14 @@ from torch import nn
 from qexplore.batches import call, checked, first_tensor, positional
 from qexplore.calibrate.calibration import Calibration
 from qexplore.calibrate.graph import Recorder, UntraceableError, float_copy, trace
-from qexplore.calibrate.stats import TensorStats, measure
+from qexplore.calibrate.stats import TensorStats, measure, sample_share
 from qexplore.errors import Cancelled, QexploreError, first_line
 from qexplore.exclusive import exclusive
 from qexplore.isolate import seeded
 from qexplore.progress import Cancel, Report, no_report, stop_if
 from qexplore.workload import Batch, Workload
 
-COUNTED = 3 << 14
+COUNTED = 3 << 16
 Take = Callable[[str, object], None]
 READS_INPUT = (nn.Linear, nn.LSTM, nn.GRU)
 
@@ -28,7 +28,7 @@ def calibrate(
     """Run the float model once over the calibration data and keep statistics of every float tensor.
 
     Args:
-        exact: count every value. Otherwise a tensor with more than 49152 elements a batch is counted on an
+        exact: count every value. Otherwise a tensor with more than 196608 elements a batch is counted on an
             evenly strided subset; minimum and maximum are exact either way.
         progress: `progress(message, fraction)`, called after each batch.
         cancel: a `threading.Event`; once set, the work stops with `Cancelled`.
@@ -49,11 +49,12 @@ def _calibrate(workload: Workload, exact: bool, progress: Report, cancel: Cancel
         tensor = first_tensor(value)
         if tensor is None or not tensor.is_floating_point() or not tensor.numel():
             return
-        new = measure(tensor, None if exact else COUNTED, _channel_axis(tensor, channels_last))
+        new = measure(tensor, None if exact else COUNTED, _channel_axis(tensor, channels_last), share)
         stats[name] = stats[name].merge(new) if name in stats else new
 
     run, inputs = _runner(model, take)
     batches = list(workload.calibration)
+    share = sample_share(len(batches))
     with torch.no_grad():
         for position, batch in enumerate(checked(batches, workload.name)):
             stop_if(cancel)

@@ -5,16 +5,16 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property, reduce
+from functools import cached_property, lru_cache, reduce
 
 import numpy as np
 import torch
 
 BUCKETS = 8192
-SAMPLES = 32768
+SAMPLES = 65536
 SPREAD = 32
 FEW = 8
-DENSE = 64
+DENSE = 96
 PIECE = 1 << 17
 LONG = 128
 
@@ -31,8 +31,8 @@ class TensorStats:
         total, squares: sums of the values and of their squares (float64).
         buckets: int64 [8192], exact counts by the top 13 bits of the float32 pattern (sign, exponent, 4 mantissa
             bits): no range is needed beforehand, and counts of batches add up.
-        samples: one float32 array of raw values a batch, evenly strided; thinned by two whenever the
-            number of batches doubles, so that all together stay below 32768.
+        samples: one float32 array of raw values a batch, evenly scattered; halved whenever the number of batches
+            doubles, so that all together stay below 65536.
         channel_lo, channel_hi: float32 [channels], exact minimum and maximum of each channel over all batches;
             None for a tensor without channels, with non-finite values, or whose number of channels changes.
         channel_power: float64 [channels], mean square of each channel; None as above.
@@ -97,23 +97,31 @@ class TensorStats:
     def sample(self) -> tuple[torch.Tensor, torch.Tensor]:
         """Values (float32) and weights (float64) that stand for all values.
 
-        Of each bucket up to 64 samples are looked at; each weighs the bucket's count over their number. A bucket with
-        few samples or none counts as uniform. Weights add up to `count`.
+        A raw value weighs its bucket's count over the number of the bucket's raw values. Equal values are taken
+        together; of those that occur once, up to about 96 a bucket stand for the others. A bucket with few raw values
+        or none counts as uniform. Weights add up to `count`.
         """
-        values = torch.cat(self.samples) if self.samples else torch.empty(0)
-        bucket = bucket_of(values).short().numpy()
-        order = bucket.argsort(kind="stable")
-        held = np.bincount(bucket, minlength=BUCKETS)
+        raw = torch.cat(self.samples).numpy() if self.samples else np.empty(0, np.float32)
+        values, times = np.unique(raw, return_counts=True)
+        bucket = bucket_of(torch.from_numpy(values)).numpy()
+        held = np.bincount(bucket, times, BUCKETS)
         count = self.buckets.numpy()
         sparse = (held < FEW) & (held < count)
-        every = -(-held // self._kept())
-        rank = np.arange(len(bucket)) - (held.cumsum() - held)[bucket[order]]
-        kept = order[(rank % every[bucket[order]] == 0) & ~sparse[bucket[order]]]
-        share = count / np.maximum(-(-held // np.maximum(every, 1)), 1)
+        once = times == 1
+        singles = np.bincount(bucket[once], minlength=BUCKETS)
+        every = np.maximum(-(-singles // self._kept()), 1)
+        before = np.cumsum(once) - once
+        first = np.maximum.accumulate(np.where(np.diff(bucket, prepend=-1) != 0, before, 0))  # of the same bucket
+        kept = (~once | ((before - first) % every[bucket] == 0)) & ~sparse[bucket]
+        stands_for = np.where(once, singles[bucket] / np.maximum(-(-singles // every)[bucket], 1), times)
+        weights = (stands_for * count[bucket] / held[bucket])[kept]
         missing = torch.from_numpy(np.flatnonzero(sparse))
         spread = _within_buckets(missing).clamp(self.lo, self.hi)
-        weights = np.concatenate([share[bucket[kept]], (count[sparse] / SPREAD).repeat(SPREAD)])
-        return torch.cat([values[torch.from_numpy(kept)], spread]), torch.from_numpy(weights)
+        spread_weights = (count[sparse] / SPREAD).repeat(SPREAD)
+        return (
+            torch.cat([torch.from_numpy(values[kept]), spread]),
+            torch.from_numpy(np.concatenate([weights, spread_weights])),
+        )
 
     def _kept(self) -> np.ndarray:
         """How many raw values of each bucket to look at: few where they are far below the root mean square, and so
@@ -133,13 +141,14 @@ def interleaved(each: Sequence[TensorStats]) -> TensorStats:
     return replace(merged, batch_lo=lo, batch_hi=hi)
 
 
-def measure(x: torch.Tensor, limit: int | None = None, axis: int | None = None) -> TensorStats:
+def measure(x: torch.Tensor, limit: int | None = None, axis: int | None = None, samples: int = SAMPLES) -> TensorStats:
     """Statistics of one batch of a tensor; non-finite values are counted and left out of the rest.
 
     Args:
         axis: dimension of the channels; None for a tensor without.
         limit: with more elements than this, only an evenly strided subset of about so many is counted into
             everything but minimum, maximum and the search for non-finite values, which stay exact.
+        samples: how many raw values to keep.
     """
     x, axis = _in_memory_order(x.detach().float(), axis)
     channels = () if axis is None or not x.numel() else (*_channel_extremes(x, axis), _channel_power(x, axis))
@@ -154,8 +163,18 @@ def measure(x: torch.Tensor, limit: int | None = None, axis: int | None = None) 
         channels = ()
     if limit is not None and flat.numel() > limit:
         flat = flat[:: flat.numel() // limit | 1].contiguous()  # odd, so not in step with rows and channels
-    sample = flat[:: max(-(-flat.numel() // SAMPLES), 1)].clone()
+    sample = flat[_scattered(flat.numel(), samples)] if flat.numel() > samples else flat.clone()
     return TensorStats(flat.numel(), nonfinite, lo.reshape(1), hi.reshape(1), *_counts(flat), (sample,), *channels)
+
+
+@lru_cache(maxsize=64)
+def _scattered(count: int, wanted: int) -> torch.Tensor:
+    """`wanted` different places of `count`, any first part of which lies evenly and in step with nothing: a Kronecker
+    sequence of the golden ratio."""
+    step = round(count * 0.6180339887)
+    while math.gcd(step, count) != 1:
+        step += 1
+    return torch.arange(wanted) * step % count
 
 
 def _in_memory_order(x: torch.Tensor, axis: int | None) -> tuple[torch.Tensor, int | None]:
@@ -232,15 +251,14 @@ def _within_buckets(bucket: torch.Tensor) -> torch.Tensor:
 
 
 def _thin(samples: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
-    """Each batch's sample cut to its share: SAMPLES over the number of batches rounded up to a power of two."""
-    share = max(SAMPLES >> (len(samples) - 1).bit_length(), 1)
-    # a copy, as a slice would keep the whole sample in memory
-    return tuple(s if len(s) <= share else s[:: _power_of_two(-(-len(s) // share))].clone() for s in samples)
+    """The first part of each batch's sample, whose order is scattered: its share of SAMPLES."""
+    share = sample_share(len(samples))
+    return tuple(s if len(s) <= share else s[:share].clone() for s in samples)
 
 
-def _power_of_two(n: int) -> int:
-    """Smallest power of two that is at least n, so that thinning twice equals thinning once."""
-    return 1 << max(n - 1, 0).bit_length()
+def sample_share(batches: int) -> int:
+    """How many raw values of each of so many batches are kept: SAMPLES over the next power of two."""
+    return max(SAMPLES >> (batches - 1).bit_length(), 1)
 
 
 MAGNITUDES = np.abs(((np.arange(BUCKETS) - BUCKETS // 2) << 19).astype(np.int32).view(np.float32))

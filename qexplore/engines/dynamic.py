@@ -61,10 +61,6 @@ def convert_dynamic(model: nn.Module, recipe: Recipe, engine: Engine, calibratio
         calibration: only for the activation ranges in the tables; the model reads its own at run time.
     """
     specs = dynamic_layers(model, recipe)
-    int8 = None
-    if recipe.bits == 8:
-        with using(engine.name):
-            int8 = quantize_dynamic(model, {name: _qconfig(spec) for name, spec in specs.items()})
     quant_max = engine.dynamic_codes if recipe.activation.bits == 8 else code_range(recipe.activation.bits, False)[1]
     simulated = copy.deepcopy(model)
     tensors: list[QuantizedTensor] = []
@@ -79,6 +75,10 @@ def convert_dynamic(model: nn.Module, recipe: Recipe, engine: Engine, calibratio
             # A parameter of its own: a tied one must not change elsewhere.
             setattr(module, parameter, nn.Parameter(tensor.fake_quantize(value.detach())))
         simulated = _replaced(simulated, name, stand_in(module, quant_max))
+    int8 = None
+    if recipe.bits == 8:
+        with using(engine.name):
+            int8 = quantize_dynamic(model, {name: _qconfig(spec) for name, spec in specs.items()})
     layers = [
         Layer(name, type(module).__name__, name, name in specs)
         for name, module in model.named_modules()

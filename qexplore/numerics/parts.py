@@ -71,7 +71,8 @@ def error_parts(
     used = int((torch.bincount((codes - quant_min).long().flatten(), minlength=levels) > 0).sum())
     sums = (wide.square_().flatten() @ weights, error @ inside, error @ outside, outside.sum())
     count = float(weights.sum()) or math.nan
-    return ErrorParts(*(float(each) / count for each in sums), used / levels)
+    signal, rounding, clipping, clipped = (float(each) / count for each in sums)
+    return ErrorParts(signal, rounding, clipping, clipped, used / levels)
 
 
 def range_errors(

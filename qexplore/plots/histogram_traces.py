@@ -47,14 +47,17 @@ def rug(levels: np.ndarray, name: str) -> go.Scatter:
 
 
 def ends(bounds: tuple[float, float] | None, name: str, height: float, labelled: bool) -> go.Scatter:
-    """Vertical lines at the ends of a range, from count 0.01 up to `height`; nothing for None."""
+    """Vertical lines at the ends of a range, from count 0.01 up to `height`; nothing for None.
+
+    Texts are never empty: plotly.js drops an empty text's element, and with it others when it redraws.
+    """
     there = bounds is not None
     lo, hi = bounds or (0.0, 0.0)
     return go.Scatter(
         x=np.array([lo, lo, np.nan, hi, hi]) if there else EMPTY,
         y=np.array([0.01, height, np.nan, 0.01, height]) if there else EMPTY,
         mode="lines+text",
-        text=np.array(["", "lo", "", "", "hi"] if labelled else [""] * 5) if there else EMPTY,
+        text=np.array([" ", "lo", " ", " ", "hi"] if labelled else [" "] * 5) if there else EMPTY,
         textposition="top center",
         line={"color": RANGE, "width": 2, "dash": "dash" if labelled else "dot"},
         name=f"{name} {number(lo)} to {number(hi)}" if there else name,

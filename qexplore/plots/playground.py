@@ -19,7 +19,6 @@ STAIRS, COUNTS, RUG, ERROR = "y", "y2", "y3", "y4"  # the panels' vertical axes,
 DOMAINS = {STAIRS: [0.59, 1.0], COUNTS: [0.3, 0.55], RUG: [0.26, 0.3], ERROR: [0.0, 0.22]}
 HEIGHT = 610  # pixels
 TAILS = 3  # steps of clipping error to show; more of it would make the saw tooth too small to see
-ENDS = [" ", "lo", " ", " ", "hi"]  # spaces: plotly.js drops an empty text's element, and with it others when redrawn
 MARGIN = 0.05  # of the width of all values, left and right of them
 
 
@@ -98,7 +97,7 @@ def histogram(mapping: AffineMapping, counts: np.ndarray, edges: np.ndarray) -> 
         bars(edges, counts, ~clipped, "values", WITHIN).update(yaxis=COUNTS),
         bars(edges, counts, clipped, "clipped", BEYOND).update(yaxis=COUNTS, legendgroup="clipped", showlegend=False),
         rug(levels, name).update(yaxis=RUG),
-        ends((mapping.lo, mapping.hi), "range", high, True).update(yaxis=COUNTS, text=ENDS),
+        ends((mapping.lo, mapping.hi), "range", high, True).update(yaxis=COUNTS),
     ]
 
 

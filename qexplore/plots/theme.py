@@ -82,9 +82,8 @@ def figure(
         "showlegend": sentence is None,
         "hoverlabel": {"bgcolor": "#333333", "bordercolor": NEUTRAL, "font": {"color": "#ffffff"}, "align": "left"},
     }
-    made = go.Figure(list(traces))
-    made.update_layout(settings | layout, annotations=[_sentence(sentence), *notes])
-    return made
+    notes = [_sentence(sentence), *notes]
+    return go.Figure(list(traces), settings | layout | {"annotations": notes})  # update_layout takes five times as long
 
 
 def _sentence(text: str | None) -> dict[str, Any]:

@@ -14,19 +14,27 @@ import traitlets
 from plotly.offline import get_plotlyjs
 
 SCRIPT = """
-function library(model) {
-  // One copy of plotly.js serves all figures of the page; the kernel sends it when first asked.
-  window.qexplorePlotly ??= new Promise((resolve) => {
-    model.on("msg:custom", (message, buffers) => {
-      if (message.kind !== "plotly.js" || window.Plotly) return;
-      const script = document.createElement("script");
-      script.src = URL.createObjectURL(new Blob(buffers, { type: "text/javascript" }));
-      script.onload = () => resolve(window.Plotly);
-      document.head.append(script);
-    });
-    model.send({ kind: "plotly.js" });
+function library(model, ready) {
+  // One copy of plotly.js serves all figures of the page; the kernel sends it when first asked. The figure that asked
+  // may be gone before the answer comes, so each one looks for it, and one of them asks again.
+  const look = () => {
+    if (window.Plotly) {
+      clearInterval(timer);
+      ready(window.Plotly);
+    } else if (!(Date.now() - window.qexploreAsked < 15000)) {
+      window.qexploreAsked = Date.now();
+      model.send({ kind: "plotly.js" });
+    }
+  };
+  model.on("msg:custom", (message, buffers) => {
+    if (message.kind !== "plotly.js" || window.Plotly) return;
+    const script = document.createElement("script");
+    script.src = URL.createObjectURL(new Blob(buffers, { type: "text/javascript" }));
+    document.head.append(script);
   });
-  return window.qexplorePlotly;
+  const timer = setInterval(look, 50);
+  look();
+  return () => clearInterval(timer);
 }
 
 export default {
@@ -49,13 +57,14 @@ export default {
         plotly.Plots.resize(place);
       }
     });
-    library(model).then((loaded) => {
+    const stop = library(model, (loaded) => {
       plotly = loaded;
       model.on("change:figure", draw);
       sizes.observe(place);
       draw();
     });
     return () => {
+      stop();
       model.off("change:figure", draw);
       sizes.disconnect();
       if (plotly) plotly.purge(place);

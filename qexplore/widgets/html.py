@@ -27,7 +27,7 @@ def headline(run: Run) -> str:
         _speed_card(run),
         ("Output against float", f"SQNR {decibels(run.metrics['sqnr_db'])}", _agreement_words(run)),
     ]
-    return '<div class="qx-cards">' + "".join(_card(*card) for card in cards) + "</div>"
+    return '<div class="qx-cards">' + "".join(card(*each) for each in cards) + "</div>"
 
 
 def predicted_line(prediction: Prediction) -> str:
@@ -58,7 +58,8 @@ def _speed_card(run: Run) -> tuple[str, str, str]:
     )
 
 
-def _card(title: str, figure: str, note: str) -> str:
+def card(title: str, figure: str, note: str) -> str:
+    """One headline figure with its title and a note below."""
     parts = (("qx-card-title", title), ("qx-card-figure", figure), ("qx-card-note", note))
     return '<div class="qx-card">' + "".join(f'<div class="{c}">{html.escape(t)}</div>' for c, t in parts) + "</div>"
 

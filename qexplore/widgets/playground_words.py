@@ -8,6 +8,7 @@ import math
 from qexplore.numerics.mapping import AffineMapping
 from qexplore.numerics.samples import Values
 from qexplore.plots.words import decibels, number, percent
+from qexplore.widgets.html import card
 
 
 def about(values: Values) -> str:
@@ -42,12 +43,7 @@ def facts(mapping: AffineMapping, values: Values) -> str:
             f"ideal: 1/√12 = {1 / math.sqrt(12):.4f}",
         ),
     ]
-    return '<div class="qx-cards qx-facts">' + "".join(_card(*card) for card in cards) + "</div>"
-
-
-def _card(title: str, figure: str, note: str) -> str:
-    parts = (("qx-card-title", title), ("qx-card-figure", figure), ("qx-card-note", note))
-    return '<div class="qx-card">' + "".join(f'<div class="{c}">{html.escape(t)}</div>' for c, t in parts) + "</div>"
+    return '<div class="qx-cards qx-facts">' + "".join(card(*each) for each in cards) + "</div>"
 
 
 def worked(mapping: AffineMapping, x: float) -> str:

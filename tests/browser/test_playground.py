@@ -95,7 +95,7 @@ def test_another_tensor_keeps_what_the_kernel_chose(lab: Lab) -> None:
     expect(playground.field("Clip below this value")).to_have_value(f"{float(values.min()):.6g}")
     playground.choose("Tensor", "a layer's weights")
     playground.choose("Layer", "blocks.0.depthwise (digits_mobile)")
-    expect(playground.outputs.locator(TITLE)).to_contain_text("blocks.0.depthwise (digits_mobile)")
+    expect(playground.outputs.locator(TITLE)).to_contain_text("blocks.0.depthwise (digits_mobile)", timeout=30_000)
     handle = playground.outputs.locator(".noUi-handle").last
     before = playground.field("Clip above this value").input_value()
     handle.press("ArrowLeft")
