@@ -13,6 +13,8 @@ from qexplore.plots.tabs import BOTH, tab
 from qexplore.plots.theme import CLIPPED, FLOAT, PREDICTED, RANGE, figure
 from qexplore.plots.words import number
 
+LABEL = 0.12  # width of a label, as a share of the axis
+
 
 @tab("Clip range", tensors=BOTH, of="prediction")
 def clip_range(prediction: Prediction, kind: str, name: str) -> go.Figure:
@@ -44,17 +46,21 @@ def clip_range(prediction: Prediction, kind: str, name: str) -> go.Figure:
             x=rows["clip"].to_numpy(dtype=float),
             y=rows.mse.to_numpy(dtype=float),
             mode="markers+text",
-            text=np.array(rows.index, dtype=str),
-            textposition=_positions(rows["clip"].to_numpy(dtype=float)),
+            text=np.array([labels.get(name, " ") for name in rows.index], dtype=str),
+            customdata=np.array(rows.index, dtype=str),
+            textposition="bottom center",
+            cliponaxis=False,
             marker={"color": color, "symbol": symbol, "size": 10, "line": {"width": 1}},
             name=label,
-            hovertemplate="%{text}: clipped at %{x:.4g}<br>error %{y:.3g}<extra></extra>",
+            hovertemplate="%{customdata}: clipped at %{x:.4g}<br>error %{y:.3g}<extra></extra>",
         )
 
+    left = min([curve.clip[best], *choices["clip"]]) / 3
+    labels = _labels(choices["clip"].to_dict(), (1.3 * curve.clip[-1] / left) ** LABEL)
     facts = [
-        f"At {spec.bits} bits the error is least when clipped near ±{number(curve.clip[best])}, "
-        f"{number(curve.clip[best] / curve.clip[-1] * 100, 2)} % of the largest magnitude.",
-        "Left: clipping takes over. Right: steps get coarse.",
+        f"At {spec.bits} bits the error is least when clipped near ±{number(curve.clip[best])} "
+        f"({number(curve.clip[best] / curve.clip[-1] * 100, 2)} % of the largest).",
+        "Further left clipping takes over; further right steps get coarse.",
     ]
     return figure(
         [
@@ -67,21 +73,30 @@ def clip_range(prediction: Prediction, kind: str, name: str) -> go.Figure:
         f"Error by clip range: {name}" + (" (weight, per tensor)" if kind == "weight" else ""),
         facts,
         430,
-        xaxis=axis(f"clip magnitude (unit of {name}, log)", type="log"),
-        yaxis=axis("mean squared error (that unit squared, log)", type="log", exponentformat="power", **_reach(total)),
+        xaxis=axis(
+            f"clip magnitude (unit of {name}, log)",
+            type="log",
+            range=[np.log10(max(left, curve.clip[0])), np.log10(curve.clip[-1] * 1.3)],
+        ),
+        yaxis=axis("mean squared error (log)", type="log", exponentformat="power", **_reach(total[curve.clip >= left])),
     )
 
 
 def _reach(total: np.ndarray) -> dict[str, Any]:
-    """Where the sum of both errors lies; one of the parts alone may be far smaller."""
+    """Where the sum of both errors lies, with room for labels; one of the parts alone may be far smaller."""
     positive = total[total > 0]
     if not len(positive):
         return {}
-    return {"range": [np.log10(positive.min()) - 0.7, np.log10(positive.max()) + 0.3]}
+    lowest, highest = np.log10(positive.min()), np.log10(positive.max())
+    return {"range": [lowest - 0.35 * max(highest - lowest, 1), highest + 0.2]}
 
 
-def _positions(x: np.ndarray) -> list[str]:
-    """Labels in turn above, below and beside their marks, since observers often agree."""
-    turns = ["top center", "bottom center", "middle left", "middle right"]
-    order = np.argsort(np.argsort(x))
-    return [turns[place % len(turns)] for place in order]
+def _labels(clips: dict[str, float], apart: float) -> dict[str, str]:
+    """What to write at an observer's mark: those less than a factor `apart` share one label, at the first of them."""
+    groups: list[list[str]] = []
+    for name, clip in sorted(clips.items(), key=lambda entry: entry[1]):
+        if groups and clip < clips[groups[-1][0]] * apart:
+            groups[-1].append(name)
+        else:
+            groups.append([name])
+    return {group[0]: "<br>".join(group[:4]) + (" …" if len(group) > 4 else "") for group in groups}

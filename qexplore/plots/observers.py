@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pandas as pd
 import plotly.graph_objects as go
 
 from qexplore.analysis import Prediction
@@ -13,6 +14,7 @@ from qexplore.plots.theme import FLOAT, PREDICTED, RANGE, figure
 from qexplore.plots.words import decibels, percent
 
 ROW = 30  # pixels an observer
+ALIKE = 0.1  # dB
 
 
 @tab("Observers", tensors=BOTH, of="prediction")
@@ -55,8 +57,7 @@ def observers(prediction: Prediction, kind: str, name: str) -> go.Figure:
         )
 
     share = 0.3
-    best = choices.index[-1] if len(choices) else None
-    facts = [] if best is None else [f"Least error at {spec.bits} bits: {best}, {decibels(choices.sqnr_db.iloc[-1])}."]
+    facts = [_verdict(choices.sqnr_db, spec.bits)] if len(choices) else []
     facts += _failures(curve)
     reach = [min(edges[0], *lo), max(edges[-1], *hi)] if len(lo) else [0, 1]
     margin = 0.03 * (reach[1] - reach[0]) or 1.0
@@ -83,6 +84,12 @@ def observers(prediction: Prediction, kind: str, name: str) -> go.Figure:
         barmode="overlay",
         bargap=0,
     )
+
+
+def _verdict(sqnr_db: pd.Series, bits: int) -> str:
+    if sqnr_db.iloc[-1] - sqnr_db.iloc[0] < ALIKE:
+        return f"At {bits} bits all observers do equally well here, {decibels(sqnr_db.iloc[-1])}."
+    return f"Least error at {bits} bits: {sqnr_db.index[-1]}, {decibels(sqnr_db.iloc[-1])}."
 
 
 def _failures(curve: ErrorCurve) -> list[str]:

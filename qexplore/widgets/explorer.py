@@ -134,7 +134,7 @@ class Explorer(widgets.VBox):
             self.prediction = predict(self._calibration, recipe)
             position = next((i for i, run in enumerate(self.runs) if run.recipe == recipe), None)
             if position is None:
-                self.predicted.value = predicted_line(self.prediction)
+                self.predicted.value = predicted_line(self.prediction, is_run=False)
                 self.results.show_prediction(self.prediction)
             else:
                 self._choose(position)
@@ -197,8 +197,8 @@ class Explorer(widgets.VBox):
 
     def _show(self, run: Run, prediction: Prediction | None) -> None:
         self.run = run
-        self.headline.value = headline(run)
-        self.predicted.value = "" if prediction is None else predicted_line(prediction)
+        self.headline.value = headline(run, 1 + next(i for i, other in enumerate(self.runs) if other is run))
+        self.predicted.value = "" if prediction is None else predicted_line(prediction, is_run=True)
         self.results.show_run(run, self.runs, prediction)
 
     def _reuse(self) -> None:

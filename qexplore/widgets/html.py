@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import math
 
 import pandas as pd
 
@@ -10,8 +11,8 @@ from qexplore.analysis import Prediction, Run
 from qexplore.plots.words import decibels, kib, metric_name, number, percent, recipe_words
 
 
-def headline(run: Run) -> str:
-    """The four figures a person asks for first, float against quantized."""
+def headline(run: Run, number: int) -> str:
+    """The four figures a person asks for first, float against quantized, of the run with this number."""
     kind = "int8" if run.metrics["int8"] is not None else "simulated"
     cards = [
         (
@@ -27,14 +28,20 @@ def headline(run: Run) -> str:
         _speed_card(run),
         ("Output against float", f"SQNR {decibels(run.metrics['sqnr_db'])}", _agreement_words(run)),
     ]
-    return '<div class="qx-cards">' + "".join(card(*each) for each in cards) + "</div>"
+    measured = f'<div class="qx-predicted"><b>Measured</b>, run {number}</div>'
+    return measured + '<div class="qx-cards">' + "".join(card(*each) for each in cards) + "</div>"
 
 
-def predicted_line(prediction: Prediction) -> str:
-    """What is predicted for the whole model, in one line."""
+def predicted_line(prediction: Prediction, is_run: bool) -> str:
+    """What is predicted for the whole model, in one line.
+
+    Args:
+        is_run: whether the figures above it are measured with the same recipe.
+    """
     size, before = prediction.size, "before training, " if prediction.recipe.mode == "qat" else ""
+    whose = "" if is_run else "for the settings chosen, "
     return (
-        f'<div class="qx-predicted"><b>Predicted</b> {before}without running the model: output SQNR '
+        f'<div class="qx-predicted"><b>Predicted</b> {whose}{before}without running the model: output SQNR '
         f"{decibels(prediction.output_sqnr_db)}, size {1 / size['ratio']:.2f} of float.</div>"
     )
 
@@ -84,15 +91,17 @@ def runs_table(runs: list[Run]) -> str:
     return _table(pd.DataFrame(rows, columns=titles), "qx-runs")
 
 
-def layers_table(run: Run) -> str:
-    """A row per layer with its errors and its output's affine mapping."""
+def layers_table(run: Run, prediction: Prediction | None) -> str:
+    """A row per layer with its errors, what was predicted, and its output's affine mapping."""
     layers = run.layers
+    predicted = pd.Series(math.nan, layers.index) if prediction is None else prediction.layers.sqnr_db
     ranges = [f"{number(lo)} to {number(hi)}" for lo, hi in zip(layers.lo, layers.hi, strict=True)]
     shown = pd.DataFrame(
         {
             "Layer": layers.index,
             "Operations": layers.kind + layers.quantized.map({True: "", False: " (float)"}),
             "SQNR": layers.sqnr_db.map(decibels),
+            "Predicted": predicted.reindex(layers.index).map(decibels),
             "Simulated": layers.simulated_sqnr_db.map(decibels),
             "MSE": layers.mse.map(number),
             "Max error": layers.max_error.map(number),

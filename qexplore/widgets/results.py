@@ -92,7 +92,7 @@ class Results(widgets.VBox):
             if made is not None:
                 self.figure.draw(made)
             elif self.run is not None:
-                self._table.value = layers_table(self.run)
+                self._table.value = layers_table(self.run, None if self.live else self.prediction)
             self.figure.layout.display = None if made is not None else "none"
             self._table.layout.display = "none" if made is not None else None
         finally:

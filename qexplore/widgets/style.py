@@ -31,7 +31,7 @@ STYLE = """
 .qx-shown { flex: 1 1 300px; }
 .qx-tabs > .lm-TabBar > .lm-TabBar-content { flex-wrap: wrap; }
 .qx-tabs > .lm-TabBar .lm-TabBar-tab {
-  flex: 0 0 auto !important; min-width: 0 !important; max-width: none !important; padding: 0 9px;
+  flex: 0 0 auto !important; min-width: 0 !important; max-width: none !important; padding: 0 6px; font-size: 12px;
 }
 .qx-tabs > .widget-tab-contents { display: none; }
 .qx-panel { border: 1px solid var(--jp-border-color1); border-top: none; padding: 8px; overflow: hidden; }

@@ -9,6 +9,8 @@ import math
 from collections.abc import Callable
 from functools import cache
 
+import torch
+
 from qexplore.calibrate.observers.observer import Option, observer
 from qexplore.calibrate.stats import TensorStats
 from qexplore.recipe import TensorSpec
@@ -16,9 +18,53 @@ from qexplore.recipe import TensorSpec
 GAUSS_RATIO, LAPLACE_RATIO = math.sqrt(2 / math.pi), math.sqrt(0.5)  # mean magnitude over standard deviation
 
 
+def clipped(
+    values: torch.Tensor,
+    weights: torch.Tensor | float,
+    lo: torch.Tensor,
+    hi: torch.Tensor,
+    spec: TensorSpec,
+    distribution: str,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The range of each row.
+
+    Args:
+        values: float64 [rows, n]; weights: float64 [n], or 1.
+        lo, hi: float64 [rows], the smallest and largest value of each row.
+
+    Returns:
+        Two float64 tensors [rows].
+    """
+    one_sided = (lo >= 0) | (hi <= 0)  # half of a distribution around zero, whose zeros tell nothing about its width
+    shares = ((values != 0) | ~one_sided[:, None]) * weights
+    shares = shares / shares.sum(1, keepdim=True).clamp(min=1)
+    centre = torch.where(one_sided, 0.0, 0.0 if spec.symmetric else (values * shares).sum(1))
+    distance = (values - centre[:, None]).abs()
+    magnitude, deviation = (distance * shares).sum(1), (distance.square() * shares).sum(1).sqrt()
+    ratio = magnitude / torch.where(deviation > 0, deviation, 1.0)
+    gauss = (ratio - GAUSS_RATIO).abs() < (ratio - LAPLACE_RATIO).abs()
+    if distribution != "auto":
+        gauss = torch.full_like(gauss, distribution == "gauss")
+    halves = one_sided & (not spec.symmetric)  # one side alone has twice as many levels
+    widths = [
+        magnitude * torch.where(halves, laplace_clip(spec.bits + 1), laplace_clip(spec.bits)),
+        deviation * torch.where(halves, gauss_clip(spec.bits + 1), gauss_clip(spec.bits)),
+    ]
+    clip = torch.where(gauss, widths[1], widths[0])
+    return torch.maximum(lo, centre - clip), torch.minimum(hi, centre + clip)
+
+
+def rows(values: torch.Tensor, spec: TensorSpec, distribution: str) -> tuple[torch.Tensor, torch.Tensor]:
+    """The same for each row."""
+    wide = values.double()
+    lo, hi = clipped(wide, 1.0, wide.amin(1), wide.amax(1), spec, distribution)
+    return lo.float(), hi.float()
+
+
 @observer(
     "aciq",
     "the least expected error for a Laplace or Gauss distribution",
+    rows=rows,
     distribution=Option(
         "auto",
         text="What the values are taken for; auto takes the one whose mean magnitude is nearer.",
@@ -28,22 +74,9 @@ GAUSS_RATIO, LAPLACE_RATIO = math.sqrt(2 / math.pi), math.sqrt(0.5)  # mean magn
 def aciq(stats: TensorStats, spec: TensorSpec, distribution: str) -> tuple[float, float]:
     """Mean ± the best clip value; from zero up (or down) for values of one sign, as after a ReLU."""
     values, weights = stats.sample
-    one_sided = stats.lo >= 0 or stats.hi <= 0
-    if one_sided:  # half of a distribution around zero: zeros tell nothing about its width
-        values, weights = values[values != 0], weights[values != 0]
-    centre = 0.0 if one_sided or spec.symmetric else stats.mean
-    count = float(weights.sum())
-    if not count:
-        return stats.lo, stats.hi
-    distance = (values.double() - centre).abs()
-    magnitude = float(distance @ weights) / count
-    deviation = math.sqrt(float(distance.square() @ weights) / count)
-    if distribution == "auto":
-        ratio = magnitude / deviation if deviation else GAUSS_RATIO
-        distribution = "gauss" if abs(ratio - GAUSS_RATIO) < abs(ratio - LAPLACE_RATIO) else "laplace"
-    bits = spec.bits + (one_sided and not spec.symmetric)  # one side alone has twice as many levels
-    clip = deviation * gauss_clip(bits) if distribution == "gauss" else magnitude * laplace_clip(bits)
-    return max(stats.lo, centre - clip), min(stats.hi, centre + clip)
+    lowest, highest = torch.tensor([[stats.lo], [stats.hi]], dtype=torch.float64)
+    lo, hi = clipped(values.double()[None], weights, lowest, highest, spec, distribution)
+    return float(lo), float(hi)
 
 
 @cache

@@ -15,7 +15,8 @@ from qexplore.recipe import TensorSpec
 
 COARSE, FINE = 0.8, 0.97  # from one clip value to the next
 LEAST = 0.5  # clip values below this share of the mean magnitude are not tried
-FEW = 1000  # with fewer values than this the error depends on which of them fall on a level: the step is FINE
+FEW = 1000  # with fewer values the error depends on which of them fall on a level: the step is FINE, and in the end
+ALIGN = tuple(eighths / 8 for eighths in range(-8, 9) if eighths)  # the outermost level is moved by this of a level
 NEAR = (1.1, 0.9, 1.05, 0.95, 1.02, 0.98)  # then these times the best range so far, one after the other
 ONE_END = (0.0, 0.5, 0.7, 0.85, 0.93, 1.07, 1.15, 1.4, 0.97, 1.03)  # and these times one end
 
@@ -41,9 +42,9 @@ def search(
     clip = torch.maximum(-lowest, highest)
     magnitudes = values.abs()
     mean = magnitudes.mean(-1) if weights is None else (magnitudes.double() @ weights / weights.sum()).float()
-    step = FINE if weights is not None and values.numel() < FEW else COARSE
+    few = weights is not None and values.numel() < FEW
     while bool((clip > LEAST * mean).any()):
-        clip = clip * step
+        clip = clip * (FINE if few else COARSE)
         attempt(-clip, clip)
     for share in NEAR:
         attempt(lo * share, hi * share)
@@ -52,8 +53,15 @@ def search(
             attempt(lo * share, hi)
         for share in ONE_END:
             attempt(lo, hi * share)
+        for level in (-1, 1):  # zero at the next code
+            for share in (0.9, 0.95, 1.0, 1.05):
+                shift = level * (hi - lo) / (2**spec.bits - 1)
+                attempt((lo + shift) * share, (hi + shift) * share)
         for share in NEAR:
             attempt(lo * share, hi * share)
+    if few:
+        for levels in ALIGN:
+            attempt(lo * (1 + levels / 2**spec.bits), hi * (1 + levels / 2**spec.bits))
     return lo, hi
 
 
