@@ -61,7 +61,7 @@ def recipe_words(recipe: Recipe) -> list[str]:
     """A recipe in short lines."""
     observer = "run time" if recipe.mode == "dynamic" else recipe.activation.observer
     lines = [
-        {"qat": f"QAT, {recipe.epochs} epochs"}.get(recipe.mode, recipe.mode),
+        {"qat": f"QAT, {recipe.epochs} epoch{'s' if recipe.epochs > 1 else ''}"}.get(recipe.mode, recipe.mode),
         f"activations: {recipe.activation.bits} bits, {observer}{_scheme(recipe.activation)}",
         f"weights: {recipe.weight.bits} bits, {recipe.weight.observer}{_scheme(recipe.weight)}, "
         + ("per channel" if recipe.weight.per_channel else "per tensor"),
