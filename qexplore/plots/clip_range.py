@@ -99,4 +99,4 @@ def _labels(clips: dict[str, float], apart: float) -> dict[str, str]:
             groups[-1].append(name)
         else:
             groups.append([name])
-    return {group[0]: "<br>".join(group[:4]) + (" …" if len(group) > 4 else "") for group in groups}
+    return {group[0]: group[0] + (f" and {len(group) - 1} more" if len(group) > 1 else "") for group in groups}

@@ -89,6 +89,8 @@ def layer_error(shown: Shown, predicted: Prediction | None = None) -> go.Figure:
     output = shown.output_sqnr_db if isinstance(shown, Prediction) else shown.metrics["sqnr_db"]
     facts.append(f"Model output: {decibels(output)}. 6 dB less is twice the error.")
     facts += predicted_words(shown)
+    if run is None and _clips(shown.tensors):
+        facts.append("Clipping outweighs rounding in some tensors: layers may come out worse than predicted.")
     if run is not None and run.recipe.mode == "qat":
         facts.append("QAT changed the weights: this counts that change as well.")
     return figure(
@@ -102,6 +104,11 @@ def layer_error(shown: Shown, predicted: Prediction | None = None) -> go.Figure:
         barmode="overlay",
         bargap=0.25,
     )
+
+
+def _clips(tensors: pd.DataFrame) -> bool:
+    """Whether clipping is the larger part of some tensor's error, which is then no white noise."""
+    return bool((tensors.clipping_mse > tensors.rounding_mse).any())
 
 
 def _hover(layers: pd.DataFrame, measured: bool, guess: np.ndarray) -> np.ndarray:

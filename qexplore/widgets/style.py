@@ -4,14 +4,15 @@ STYLE = """
 <style>
 .qx-explorer { width: 100%; }
 .qx-columns { display: flex; flex-flow: row wrap; gap: 16px; width: 100%; align-items: flex-start; }
-.qx-controls { flex: 0 0 300px; overflow: visible; }
+.qx-controls { flex: 1 1 250px; min-width: 250px; max-width: 300px; overflow: visible; }
+.qx-controls select, .qx-controls input { min-width: 0; }
 .qx-controls .widget-inline-hbox { width: auto; margin-right: 0; }
 .qx-controls .widget-label { width: 128px; min-width: 128px; text-align: left; }
 .qx-controls .qx-rule .widget-label { width: auto; flex: 1 1 auto; min-width: 0; }
 .qx-controls .qx-rule .jupyter-button { width: 76px; flex: 0 0 auto; }
 .qx-note { font-size: 11px; color: var(--jp-ui-font-color2); line-height: 1.3; margin-top: -4px; }
 .qx-note .widget-html-content { line-height: 1.3; }
-.qx-results { flex: 1 1 480px; min-width: 0; overflow: hidden; }
+.qx-results { flex: 6 1 410px; min-width: 0; overflow: hidden; }
 .qx-results .widget-html { width: 100%; margin: 0; }
 .qx-results .widget-html-content { min-width: 0; }
 .qx-cards { display: flex; flex-flow: row wrap; gap: 8px; line-height: 1.35; }
