@@ -13,10 +13,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
+from torch.nn import functional as F
 
 from qexplore import Cancelled, QexploreError, TensorStats, Workload, calibrate
+from qexplore.calibrate import collect
 from qexplore.calibrate.graph import trace
-from qexplore.calibrate.stats import measure
+from qexplore.calibrate.measure import measure
 from qexplore.numerics.affine import code_range, fake_quantize, qparams
 from qexplore.numerics.errors import sqnr_db
 from tests.conftest import ResidualNet, normal, seeded_model
@@ -137,12 +139,13 @@ def test_a_limit_keeps_extremes_and_nonfinite_exact() -> None:
     assert stats.sample[1].sum() == pytest.approx(stats.count)
 
 
-def assert_channels(stats: TensorStats, x: torch.Tensor, axis: int) -> None:
-    """The channels' statistics are those of `x` over its other dimensions."""
+def assert_channels(stats: TensorStats, x: torch.Tensor, axis: int, exact: bool = True) -> None:
+    """The channels' statistics are those of `x` over its other dimensions; the power only where all is counted."""
     rows = x.movedim(axis, 0).reshape(x.shape[axis], -1)
     assert stats.channel_lo is not None and stats.channel_hi is not None and stats.channel_power is not None
     assert torch.equal(stats.channel_lo, rows.amin(1)) and torch.equal(stats.channel_hi, rows.amax(1))
-    torch.testing.assert_close(stats.channel_power, rows.double().square().mean(1), rtol=1e-5, atol=0)
+    if exact:
+        torch.testing.assert_close(stats.channel_power, rows.double().square().mean(1), rtol=1e-5, atol=0)
     assert stats.lo == x.min() and stats.hi == x.max()
 
 
@@ -161,7 +164,16 @@ def test_channel_extremes_are_exact(data: st.DataObject, layout: str, limit: int
     shape = data.draw(st.lists(st.integers(1, 16), min_size=2, max_size=4))
     axis = data.draw(st.integers(0, len(shape) - 1))
     x = LAYOUTS[layout](normal(*shape))
-    assert_channels(measure(x, limit, axis), x, axis)
+    assert_channels(measure(x, limit, axis), x, axis, exact=limit is None)
+
+
+@pytest.mark.parametrize("memory", [torch.contiguous_format, torch.channels_last], ids=["contiguous", "channels-last"])
+@pytest.mark.parametrize("shape", [(16, 5, 64, 64), (300, 6, 7, 7), (2000, 40, 1, 1)], ids=str)
+def test_power_of_a_strided_subset_is_close(shape: tuple[int, ...], memory: torch.memory_format) -> None:
+    x = (normal(*shape) + torch.arange(shape[1])[:, None, None]).contiguous(memory_format=memory)
+    power = measure(x, 40_000, 1).channel_power
+    assert power is not None
+    torch.testing.assert_close(power, x.double().square().mean((0, 2, 3)), rtol=0.2, atol=0)
 
 
 @settings(deadline=None)
@@ -261,6 +273,95 @@ def test_operations_in_place_do_not_change_what_was_seen_before_them(
         for key in ("batch_lo", "batch_hi", "channel_lo", "channel_hi", "channel_power"):
             assert torch.equal(getattr(one, key), getattr(expected[name], key))
         assert all(torch.equal(a, b) for a, b in zip(one.samples, expected[name].samples, strict=True))
+
+
+def random_norm(norm: nn.Module, seed: int) -> nn.Module:
+    """A BatchNorm with factors of either sign, some of them 0."""
+    for position, name in enumerate(("weight", "bias", "running_mean", "running_var")):
+        values = normal(norm.num_features, seed=4 * seed + position)
+        getattr(norm, name).data = values.abs() if name == "running_var" else values
+    norm.weight.data[::5] = 0
+    return norm
+
+
+class ByFunctions(nn.Module):
+    """ReLUs as functions and methods, some in place, some of whose input is changed before another operation."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.norms = nn.ModuleList(random_norm(nn.BatchNorm2d(channels), seed) for seed in range(3))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = torch.relu(self.norms[0](x))
+        z = y - 1
+        F.relu(z, inplace=True)
+        y = self.norms[1](z) + F.hardtanh(F.relu6(input=y), -0.3, max_val=0.7)
+        return self.norms[2](y).relu_() + y.relu()
+
+
+FOLLOWING: dict[str, Callable[[int], nn.Module]] = {
+    "norm": lambda c: random_norm(nn.BatchNorm2d(c), 0),
+    "norm-relu": lambda c: nn.Sequential(random_norm(nn.BatchNorm2d(c), 1), nn.ReLU(), nn.Dropout()),
+    "in-place": lambda c: nn.Sequential(nn.ReLU6(inplace=True), random_norm(nn.BatchNorm2d(c), 2), nn.ReLU(True)),
+    "no-statistics": lambda c: nn.Sequential(nn.BatchNorm2d(c, track_running_stats=False), nn.Hardtanh(-0.1, 0.4)),
+    "overflow": lambda c: nn.Sequential(random_norm(nn.BatchNorm2d(c), 3), nn.Identity(), nn.ReLU()),
+    "functions": ByFunctions,
+}
+
+
+@pytest.mark.parametrize("exact", [True, False], ids=["exact", "strided"])
+@pytest.mark.parametrize("layout", list(LAYOUTS))
+@pytest.mark.parametrize("kind", list(FOLLOWING))
+def test_extremes_that_follow_are_those_of_the_tensor(
+    make: Callable[..., Workload], kind: str, layout: str, exact: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shapes = [(1, 1, 3, 3), (3, 7, 5, 9), (2, 13, 40, 40), (5, 33, 8, 1)]
+    monkeypatch.setattr(collect, "COUNTED", 1000)
+    for shape in shapes:
+        model = nn.Sequential(FOLLOWING[kind](shape[1]))
+        if kind == "overflow":
+            model[0][0].weight.data[0], model[0][0].running_var[0] = 3e38, 1e-10
+        batches = [LAYOUTS[layout](normal(*shape, seed=seed) * 3) for seed in range(2)]
+        derived = calibrate(make(model, *batches), exact).stats
+        with monkeypatch.context() as patch:
+            patch.setattr(collect, "monotone_operations", lambda graph: {})
+            read = calibrate(make(model, *batches), exact).stats
+        assert list(derived) == list(read)
+        for name, stats in derived.items():
+            assert_same(stats, read[name])
+            for key in ("batch_lo", "batch_hi", "channel_lo", "channel_hi", "channel_power"):
+                one, two = getattr(stats, key), getattr(read[name], key)
+                assert one is two is None or torch.equal(one, two), (shape, name, key)
+
+
+def test_batch_norm_of_sequences_is_read_by_its_own_channels(make: Callable[..., Workload]) -> None:
+    x = normal(2, 6, 4)
+    model = nn.Sequential(random_norm(nn.BatchNorm1d(6), 0), nn.ReLU()).eval()
+    stats = calibrate(make(model, x)).stats
+    assert_channels(stats["0"], model[0](x).detach(), 2)
+    assert_channels(stats["1"], model(x).detach(), 2)
+
+
+def test_what_follows_is_not_read(make: Callable[..., Workload], monkeypatch: pytest.MonkeyPatch) -> None:
+    known = []
+    real = collect.measure
+    monkeypatch.setattr(collect, "measure", lambda *args: known.append(args[4] is not None) or real(*args))
+    names = list(calibrate(make(seeded_model(ResidualNet, True), normal(2, 3, 8, 8))).stats)
+    assert [name for name, given in zip(names, known, strict=True) if given] == [
+        "block.bn1", "block.relu", "block.bn2", "block.relu_1",
+    ]  # fmt: skip
+
+
+BATCHES = {"tensor": lambda x: x, "tuple": lambda x: (x,), "dict": lambda x: {"input": x}}
+
+
+@pytest.mark.parametrize("form", BATCHES.values(), ids=BATCHES)
+def test_a_first_layer_in_place_leaves_the_batches_alone(make: Callable[..., Workload], form: Callable) -> None:
+    x = normal(2, 4)
+    workload = make(nn.Sequential(nn.ReLU(inplace=True)), form(x))
+    for _ in range(2):
+        assert calibrate(workload).stats["input"].lo == normal(2, 4).min()
+    assert torch.equal(x, normal(2, 4))
 
 
 def test_calibration_counts_all_when_asked(make: Callable[..., Workload]) -> None:

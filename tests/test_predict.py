@@ -263,3 +263,86 @@ def test_error_curve_has_every_observer_on_it(calibrated: Callable[[str], Calibr
     best = (curve.rounding + curve.clipping).min()
     assert curve.choices.mse["mse"] == pytest.approx(best, rel=0.1)
     assert curve.choices.mse.min() == curve.choices.mse["mse"]
+
+
+def test_what_quantize_refuses_is_refused_here_too(conv: Workload) -> None:
+    calibration = qx.calibrate(conv)
+    everything = Recipe(rules=(LayerRule("*", keep_float=True),))
+    within = Recipe(rules=(LayerRule("block.bn1", weight=TensorSpec(bits=3)),))
+    for recipe, message in ((everything, "nothing to quantize"), (within, "names a part of layer 'block.conv1'")):
+        for use in (qx.predict, lambda c, r: qx.quantize(conv, r, c)):
+            with pytest.raises(QexploreError, match=message):
+                use(calibration, recipe)
+
+
+def test_half_a_step_outside_is_no_clipping(conv: Workload) -> None:
+    prediction = qx.predict(qx.calibrate(conv), Recipe(weight=WEIGHT))
+    weights = prediction.tensors[prediction.tensors.kind == "weight"]
+    assert (weights.clipped == 0).all() and (weights.clipping_mse == 0).all()
+
+
+def test_training_is_not_needed_for_a_prediction(conv: Workload) -> None:
+    calibration = qx.calibrate(replace(conv, train=None))
+    assert len(qx.predict(calibration, Recipe(mode="qat")).tensors)
+
+
+def test_an_observer_that_changes_its_statistics_harms_nobody(conv: Workload) -> None:
+    calibration, recipe = qx.calibrate(conv), Recipe(activation=TensorSpec(bits=7))
+    before = dict(OBSERVERS._entries)
+
+    @qx.observer("vandal")
+    def vandal(stats: qx.TensorStats, spec: TensorSpec) -> tuple[float, float]:
+        stats.sample[0].abs_()
+        stats.batch_lo.fill_(-100)
+        return -1.0, 1.0
+
+    qx.predict(calibration, Recipe(activation=TensorSpec("vandal")))
+    OBSERVERS._entries = before
+    assert qx.predict(calibration, recipe).tensors.equals(qx.predict(qx.calibrate(conv), recipe).tensors)
+
+
+def test_a_saved_calibration_of_other_weights_is_refused(conv: Workload, tmp_path: Path) -> None:
+    path = qx.calibrate(conv).save(tmp_path / "calibration")
+    with torch.no_grad():
+        next(conv.model.parameters()).mul_(2)
+    with pytest.raises(QexploreError, match="other weights"):
+        qx.load_calibration(path, conv)
+
+
+class Several(nn.Module):
+    """One operation between two layers, under a misleading name."""
+
+    def __init__(self, operation: Callable[[torch.Tensor], torch.Tensor] | nn.Module) -> None:
+        super().__init__()
+        self.first, self.add, self.last = nn.Linear(32, 32), operation, nn.Linear(32, 32)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.last(self.add(self.first(x)))
+
+
+@pytest.mark.usefixtures("quick_timing")
+@pytest.mark.parametrize(
+    "operation",
+    [
+        nn.LayerNorm(32),
+        nn.Sigmoid(),
+        nn.Tanh(),
+        nn.Hardtanh(),
+        nn.LeakyReLU(),
+        nn.ReLU6(),
+        lambda x: x + x,
+        lambda x: x * x,
+    ],
+    ids=["layer_norm", "sigmoid", "tanh", "hardtanh", "leaky_relu", "relu6", "doubled", "squared"],
+)
+def test_noise_through_common_operations(operation: Callable[[torch.Tensor], torch.Tensor]) -> None:
+    torch.manual_seed(0)
+    model = Several(operation)
+    nn.init.constant_(model.first.bias, 0.7)
+    batches = [torch.randn(256, 32) for _ in range(4)]
+    workload = Workload("several", model, calibration=batches, evaluate=lambda m: 1.0)
+    calibration = qx.calibrate(workload)
+    recipe = Recipe(activation=TensorSpec(bits=6), weight=WEIGHT)
+    run = qx.quantize(workload, recipe, calibration)
+    difference = qx.predict(calibration, recipe).layers.sqnr_db - run.layers.simulated_sqnr_db
+    assert difference.abs().max() < 2.5, difference

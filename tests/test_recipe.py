@@ -11,11 +11,13 @@ from hypothesis import strategies as st
 from qexplore import LayerRule, QexploreError, Recipe, TensorSpec
 from qexplore.recipe import MODES, OVERFLOW_GUARDS
 
+OPTIONS = st.dictionaries(st.text(), st.floats(allow_nan=False, allow_infinity=False) | st.integers() | st.text())
+
 
 def specs(per_channel: bool) -> st.SearchStrategy[TensorSpec]:
     """Any TensorSpec; one for activations has no channels."""
     channels = st.booleans() if per_channel else st.just(False)
-    return st.builds(TensorSpec, st.text(min_size=1), st.integers(2, 8), st.booleans(), channels)
+    return st.builds(TensorSpec, st.text(min_size=1), st.integers(2, 8), st.booleans(), channels, OPTIONS)
 
 
 ACTIVATION, WEIGHT = specs(per_channel=False), specs(per_channel=True)
@@ -50,6 +52,29 @@ def test_recipes_are_values() -> None:
     assert len({Recipe(), Recipe(), Recipe(fuse=False)}) == 2
 
 
+def test_options_are_kept_as_sorted_pairs() -> None:
+    spec = TensorSpec("aciq", options={"way": "up", "bins": 512, "share": 0.5})
+    assert spec.options == (("bins", 512), ("share", 0.5), ("way", "up"))
+    assert dict(spec.options)["share"] == 0.5
+    same = TensorSpec("aciq", options=spec.options)
+    assert spec == same == TensorSpec("aciq", options={"share": 0.5, "way": "up", "bins": 512})
+    assert len({spec, same, TensorSpec("aciq"), TensorSpec("aciq", options={"bins": 513})}) == 3
+    assert TensorSpec().options == TensorSpec(options={}).options == ()
+
+
+def test_options_are_an_object_in_json() -> None:
+    recipe = Recipe(
+        activation=TensorSpec("percentile", options={"percentile": 99.5}),
+        rules=[LayerRule("fc", weight=TensorSpec("aciq", options={"distribution": "gauss"}))],
+    )
+    written = json.loads(recipe.to_json())
+    assert written["activation"]["options"] == {"percentile": 99.5}
+    assert written["weight"]["options"] == {}
+    assert written["rules"][0]["weight"]["options"] == {"distribution": "gauss"}
+    assert Recipe.from_json(recipe.to_json()) == recipe
+    assert Recipe.from_json('{"activation": {"observer": "minmax"}}').activation.options == ()
+
+
 SPEC = TensorSpec()
 REFUSED = {
     "bits-1": (lambda: TensorSpec(bits=1), "bits", "from 2 to 8"),
@@ -60,6 +85,17 @@ REFUSED = {
     "symmetric-text": (lambda: TensorSpec(symmetric="yes"), "symmetric", "True or False"),
     "per_channel-int": (lambda: TensorSpec(per_channel=1), "per_channel", "True or False"),
     "observer-none": (lambda: TensorSpec(observer=None), "observer", "give the name"),
+    "options-number": (lambda: TensorSpec(options=99.9), "options", "by name"),
+    "options-text": (lambda: TensorSpec(options="percentile"), "options", "by name"),
+    "options-none": (lambda: TensorSpec(options=None), "options", "by name"),
+    "options-list": (lambda: TensorSpec(options=["percentile", 99.9]), "options", "by name"),
+    "options-value-none": (lambda: TensorSpec(options={"percentile": None}), "options", "by name"),
+    "options-value-bool": (lambda: TensorSpec(options={"percentile": True}), "options", "by name"),
+    "options-value-list": (lambda: TensorSpec(options={"percentile": [99.9]}), "options", "by name"),
+    "options-value-nan": (lambda: TensorSpec(options={"percentile": float("nan")}), "options", "by name"),
+    "options-value-inf": (lambda: TensorSpec(options={"percentile": float("inf")}), "options", "by name"),
+    "options-name-number": (lambda: TensorSpec(options={1: 99.9}), "options", "by name"),
+    "options-names-mixed": (lambda: TensorSpec(options={1: 2.0, "a": 3.0}), "options", "by name"),
     "mode-typo": (lambda: Recipe(mode="statik"), "mode", "did you mean 'static'"),
     "mode-none": (lambda: Recipe(mode=None), "mode", "dynamic, static, qat"),
     "guard": (lambda: Recipe(overflow_guard="weight"), "overflow_guard", "did you mean 'weights'"),
@@ -94,6 +130,8 @@ REFUSED = {
     "json-rules": (lambda: Recipe.from_json('{"rules": "fc"}'), "rules", "give a list"),
     "json-rule": (lambda: Recipe.from_json('{"rules": [{"name": "fc"}]}'), "'name'", "pattern"),
     "json-rule-lacks": (lambda: Recipe.from_json('{"rules": [{"keep_float": true}]}'), "rule", "pattern"),
+    "json-options": (lambda: Recipe.from_json('{"weight": {"options": [1]}}'), "options", "by name"),
+    "json-options-null": (lambda: Recipe.from_json('{"weight": {"options": {"a": null}}}'), "options", "by name"),
     "json-value": (lambda: Recipe.from_json('{"weight": {"bits": 16}}'), "bits", "from 2 to 8"),
 }
 
@@ -112,7 +150,7 @@ def test_json_names_every_setting() -> None:
     assert set(recipe) == {
         "mode", "activation", "weight", "fuse", "engine", "rules", "seed", "overflow_guard", "epochs",
     }  # fmt: skip
-    assert set(recipe["weight"]) == {"observer", "bits", "symmetric", "per_channel"}
+    assert set(recipe["weight"]) == {"observer", "bits", "symmetric", "per_channel", "options"}
     assert set(recipe["rules"][0]) == {"pattern", "keep_float", "activation", "weight"}
 
 

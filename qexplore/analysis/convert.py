@@ -15,7 +15,7 @@ from qexplore.calibrate.graph import FloatGraph
 from qexplore.engines import Conversion, Engine
 from qexplore.engines.dynamic import convert_dynamic
 from qexplore.engines.fx import convert, prepare
-from qexplore.engines.fx_names import Groups
+from qexplore.engines.fx_names import check_reach
 from qexplore.errors import QexploreError, first_line
 from qexplore.progress import Cancel, Report, cancellable, part, stop_if
 from qexplore.recipe import Recipe
@@ -63,7 +63,7 @@ def convert_model(
         raise QexploreError(f"torch.ao cannot prepare this model: {first_line(error)}; {REMEDY}.") from error
     if not prepared.groups.own_observers():
         raise QexploreError("The recipe leaves nothing to quantize; quantize at least one layer.")
-    _check_reach(recipe, prepared.groups)
+    check_reach(recipe, prepared.groups)
     calibration.require_finite(prepared.groups.observed())
     prepared.module.eval()
     calibrating = part(report, 0.0, 0.1 if recipe.mode == "qat" else 0.9)
@@ -73,6 +73,8 @@ def convert_model(
             calibrating(f"Observing, batch {position + 1} of {len(batches)}", position / len(batches))
             try:
                 call(prepared.module, batch)
+            except QexploreError:
+                raise
             except Exception as error:
                 raise QexploreError(f"torch.ao cannot observe this model: {first_line(error)}; {REMEDY}.") from error
     if recipe.mode == "qat":
@@ -82,28 +84,9 @@ def convert_model(
     report("Converting to int8", 0.95)
     try:
         return convert(prepared), history
+    except QexploreError:
+        raise
     except Exception as error:
         raise QexploreError(
             f"Engine {engine.name!r} cannot convert this model: {first_line(error)}; {REMEDY} or take another engine."
         ) from error
-
-
-def _check_reach(recipe: Recipe, groups: Groups) -> None:
-    """Refuse a rule that names only a later part of a fused layer, which is quantized as its first part is.
-
-    Raises:
-        QexploreError: naming the layer that the rule should name.
-    """
-    for rule in recipe.rules:
-        missed = None
-        for first in groups.ends:
-            if rule.matches(groups.name(first)):
-                break
-            names = [groups.graph.names[node.name] for node in groups.members(first)]
-            missed = first if any(rule.matches(name) for name in names) else missed
-        else:
-            if missed is not None:
-                raise QexploreError(
-                    f"Rule {rule.pattern!r} names a part of layer {groups.name(missed)!r}, where "
-                    f"{groups.kind(missed)} are one operation; name that layer, or switch fusion off."
-                )

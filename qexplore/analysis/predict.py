@@ -11,12 +11,12 @@ import torch
 from torch import nn
 
 from qexplore.analysis.checks import check_recipe, checked_graph
-from qexplore.analysis.predict_tensor import predicted_noise, predicted_tensor
+from qexplore.analysis.predict_tensor import predicted_noise, predicted_tensor, spec_in_force
 from qexplore.analysis.prediction import Prediction, kept
 from qexplore.analysis.size import file_bytes, layer_bytes, packed_away
 from qexplore.analysis.tables import tensor_row
 from qexplore.calibrate import Calibration, TensorStats
-from qexplore.calibrate.graph import FloatGraph, float_copy, output_name
+from qexplore.calibrate.graph import FloatGraph, output_name
 from qexplore.engines import QuantizedTensor, resolve_engine, resolve_guard
 from qexplore.engines.observers import quant_range, seen_by_observer
 from qexplore.engines.plan import Plan, PlannedTensor, plan_dynamic, plan_static, structure
@@ -42,6 +42,8 @@ def predict(calibration: Calibration, recipe: Recipe) -> Prediction:
             )
     model, graph = _model(calibration, recipe)
     plan = _plan(calibration, model, graph, recipe)
+    if not plan.tensors:
+        raise QexploreError("The recipe leaves nothing to quantize; quantize at least one layer.")
     engine = resolve_engine(recipe, model)
     guard = resolve_guard(recipe, engine)
     seen = [name for t in plan.tensors for name in t.seen]
@@ -58,7 +60,7 @@ def predict(calibration: Calibration, recipe: Recipe) -> Prediction:
             if planned.at_run_time and spec.bits == 8
             else quant_range(spec, planned.kind, guard)
         )
-        specs[planned.kind, planned.name] = seen_by_observer(spec, planned.kind, guard)
+        specs[planned.kind, planned.name] = spec_in_force(planned, seen_by_observer(spec, planned.kind, guard))
         found[planned.kind, planned.name] = predicted_tensor(calibration, planned, spec, codes, guard)
     tensors = pd.DataFrame([_row(t, parts, calibration.stats.get(t.name)) for t, parts in found.values()])
     quantized = {key: t for key, (t, _) in found.items()}
@@ -79,13 +81,14 @@ def predict(calibration: Calibration, recipe: Recipe) -> Prediction:
 
 def _model(calibration: Calibration, recipe: Recipe) -> tuple[nn.Module, FloatGraph | None]:
     workload = calibration.workload
+    checked = replace(recipe, mode="static") if recipe.mode == "qat" else recipe  # a prediction does not train
     with exclusive():
         if "model" not in calibration.cache:
-            model = float_copy(workload.model)
-            calibration.cache["model"] = model, checked_graph(workload, model, recipe)
+            model = calibration.float_model()
+            calibration.cache["model"] = model, checked_graph(workload, model, checked)
         model, graph = calibration.cache["model"]
         if graph is None and recipe.mode != "dynamic":
-            checked_graph(workload, model, recipe)
+            checked_graph(workload, model, checked)
     check_recipe(recipe, model, graph)
     return model, graph
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import torch
 
@@ -10,8 +11,9 @@ from qexplore.analysis.prediction import kept
 from qexplore.analysis.propagate import Given, QuantizedWeight, propagate
 from qexplore.calibrate import Calibration, TensorStats
 from qexplore.calibrate.graph import FloatGraph
+from qexplore.calibrate.measure import measure
 from qexplore.calibrate.observers import channel_ranges, find, tensor_range
-from qexplore.calibrate.stats import interleaved, measure
+from qexplore.calibrate.stats import interleaved
 from qexplore.engines import QuantizedTensor
 from qexplore.engines.observers import seen_by_observer
 from qexplore.engines.plan import Plan, PlannedTensor
@@ -69,7 +71,7 @@ def _computed(
         zero_point=zero_point,
         quant_min=codes[0],
         quant_max=codes[1],
-        bits=spec.bits,
+        bits=8 if planned.fixed else spec.bits,
         axis=axis,
         observer=observer,
         weight=planned.weight,
@@ -80,6 +82,13 @@ def _computed(
     if planned.at_run_time:
         return tensor, _at_run_time(calibration.stats[planned.name], codes)
     return tensor, error_parts(*calibration.stats[planned.name].sample, scale, zero_point, *codes)
+
+
+def spec_in_force(planned: PlannedTensor, spec: TensorSpec) -> TensorSpec:
+    """The spec of a tensor; where no observer chooses its range, `observer` says what does."""
+    if planned.fixed:
+        return TensorSpec("fixed")
+    return replace(spec, observer="run time", options={}, symmetric=False) if planned.at_run_time else spec
 
 
 def _pair(lo: float, hi: float) -> tuple[torch.Tensor, torch.Tensor]:

@@ -11,8 +11,8 @@ import pandas as pd
 from qexplore.analysis.error_curve import ErrorCurve, error_curve
 from qexplore.analysis.tables import Histogram, histogram
 from qexplore.calibrate import Calibration, TensorStats
+from qexplore.calibrate.measure import measure
 from qexplore.calibrate.observers import OBSERVERS
-from qexplore.calibrate.stats import measure
 from qexplore.engines import QuantizedTensor
 from qexplore.errors import QexploreError
 from qexplore.recipe import Recipe, TensorSpec

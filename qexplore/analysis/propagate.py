@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import operator
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,6 +24,11 @@ SUMS = (operator.add, operator.iadd, operator.sub, torch.add, torch.sub, "add", 
 PRODUCTS = (operator.mul, operator.imul, torch.mul, "mul", "mul_")
 CONCATENATIONS = (torch.cat, torch.concat)
 RELUS = (F.relu, torch.relu, torch.relu_, F.relu6, F.hardtanh, "relu", "relu_")
+NORMALIZING = (nn.LayerNorm, nn.GroupNorm, nn.InstanceNorm1d, nn.InstanceNorm2d, nn.InstanceNorm3d)
+SLOPES: tuple[tuple[tuple[Any, ...], Callable[[torch.Tensor], torch.Tensor]], ...] = (
+    ((nn.Sigmoid, nn.Softmax, torch.sigmoid, F.softmax, "sigmoid", "softmax"), lambda y: y * (1 - y)),
+    ((nn.Tanh, torch.tanh, "tanh"), lambda y: 1 - y.square()),
+)
 NORMS = nn.modules.batchnorm._BatchNorm
 CONVOLUTIONS = nn.modules.conv._ConvNd
 TRANSPOSED = nn.modules.conv._ConvTransposeNd
@@ -157,16 +162,27 @@ def _passed(
 ) -> torch.Tensor:
     """What an operation without quantized weights makes of its inputs' noise."""
     module = graph.module.get_submodule(str(node.target)) if node.op == "call_module" else None
-    target, signal = node.target, channel_power(output)
+    target, signal = None if module is not None else node.target, channel_power(output)
     if isinstance(module, CONVOLUTIONS | nn.Linear):
         return _gain(module, module.weight, before[0])
     if isinstance(module, NORMS) and module.running_var is not None:
         factor = 1.0 if module.weight is None else module.weight.detach().double()
         return _as(before[0], len(module.running_var)) * factor**2 / (module.running_var.double() + module.eps)
+    if isinstance(module, NORMALIZING):
+        gain = 1.0 if module.weight is None else float(module.weight.detach().double().square().mean())
+        spread = inputs[0].variance
+        return torch.full_like(signal, gain * float(before[0].mean()) / spread if spread else 0.0)
     if isinstance(module, nn.ReLU | nn.Hardtanh) or target in RELUS:
-        return before[0] * _open_share(output)
+        return before[0] * _open_share(output, getattr(module, "min_val", 0.0))
+    for kinds, slope in SLOPES:
+        if type(module) in kinds or target in kinds:
+            values, weights = output.sample
+            return before[0] * float(slope(values.double()).square() @ weights) / max(output.count, 1)
+    twice = 4.0 if len(before) == 1 and len(node.args) > 1 and node.args[0] is node.args[1] else 1.0
     if target in SUMS:
-        return torch.stack([_as(power, len(signal)) for power in before]).sum(0)
+        return torch.stack([_as(power, len(signal)) for power in before]).sum(0) * twice
+    if target in PRODUCTS and twice > 1:
+        return _as(before[0] * channel_power(inputs[0]), len(signal)) * twice
     if target in PRODUCTS and len(before) == 2:
         noises, powers = ([_as(each, len(signal)) for each in both] for both in (before, map(channel_power, inputs)))
         return noises[0] * powers[1] + noises[1] * powers[0]
@@ -177,8 +193,8 @@ def _passed(
     return signal * ratio
 
 
-def _open_share(output: TensorStats) -> float:
-    """Share of values strictly between the ends of what a ReLU or ReLU6 gives."""
+def _open_share(output: TensorStats, bottom: float) -> float:
+    """Share of values strictly between the ends of what a ReLU, ReLU6 or Hardtanh gives."""
     values, weights = output.sample
     top = output.hi if float(weights[values == output.hi].sum()) > 0.001 * output.count else math.inf
-    return float(weights[(values > 0) & (values < top)].sum()) / max(output.count, 1)
+    return float(weights[(values > bottom) & (values < top)].sum()) / max(output.count, 1)

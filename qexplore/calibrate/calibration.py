@@ -5,6 +5,7 @@ A file holds its arrays as safetensors and the rest as JSON in the header; no pi
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Hashable
 from dataclasses import dataclass, field
@@ -14,7 +15,9 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
+from torch import nn
 
+from qexplore.calibrate.graph import float_copy
 from qexplore.calibrate.stats import BUCKETS, TensorStats
 from qexplore.errors import QexploreError
 from qexplore.workload import Workload
@@ -44,6 +47,12 @@ class Calibration:
         batches = max((len(stats.batch_lo) for stats in self.stats.values()), default=0)
         return f"<Calibration of {self.workload.name!r}: {len(self.stats)} tensors over {batches} batches>"
 
+    def float_model(self) -> nn.Module:
+        """The float model in eval mode as it was when it was first asked for."""
+        if "float" not in self.cache:
+            self.cache["float"] = float_copy(self.workload.model)
+        return self.cache["float"]
+
     def save(self, path: str | Path) -> Path:
         """Write the statistics to a file for `load_calibration`; the workload itself is not in it."""
         arrays: dict[str, torch.Tensor] = {}
@@ -60,9 +69,13 @@ class Calibration:
             "workload": self.workload.name,
             "tensors": tensors,
             "inputs": self.inputs,
+            "model": _fingerprint(self.float_model()),
         }
         path = Path(path)
-        save_file(arrays, path, {"qexplore": json.dumps(record)})
+        try:
+            save_file(arrays, path, {"qexplore": json.dumps(record)})
+        except (OSError, SafetensorError) as error:
+            raise QexploreError(f"Cannot write the calibration {str(path)!r}: {error}.") from error
         return path
 
     def require_finite(self, names: list[str]) -> None:
@@ -99,8 +112,23 @@ def load_calibration(path: str | Path, workload: Workload) -> Calibration:
         raise QexploreError(
             f"The calibration {str(path)!r} belongs to workload {record['workload']!r}, not to {workload.name!r}."
         )
+    if record["model"] != _fingerprint(workload.model):
+        raise QexploreError(
+            f"The calibration {str(path)!r} was made with other weights or layers than {workload.name!r} has now; "
+            "make it again with qx.calibrate."
+        )
     stats = {name: _stats(arrays, position, kept) for position, (name, kept) in enumerate(record["tensors"].items())}
     return Calibration(workload, stats, record["inputs"])
+
+
+def _fingerprint(model: nn.Module) -> str:
+    """A hash of all weights and their shapes, whatever module is around them."""
+    digest = hashlib.sha256()
+    for value in model.state_dict().values():
+        if isinstance(value, torch.Tensor):
+            digest.update(str(tuple(value.shape)).encode())
+            digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
 
 
 def _stats(arrays: dict[str, torch.Tensor], position: int, kept: dict[str, Any]) -> TensorStats:

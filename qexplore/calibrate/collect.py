@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import nn
 
 from qexplore.batches import call, checked, first_tensor, positional
 from qexplore.calibrate.calibration import Calibration
+from qexplore.calibrate.derive import Operation, derived, monotone_operations
 from qexplore.calibrate.graph import Recorder, UntraceableError, float_copy, trace
-from qexplore.calibrate.stats import TensorStats, measure, sample_share
+from qexplore.calibrate.measure import measure
+from qexplore.calibrate.stats import TensorStats, sample_share
 from qexplore.errors import Cancelled, QexploreError, first_line
 from qexplore.exclusive import exclusive
 from qexplore.isolate import seeded
 from qexplore.progress import Cancel, Report, no_report, stop_if
 from qexplore.workload import Batch, Workload
 
-COUNTED = 3 << 16
+COUNTED = 1 << 17
 Take = Callable[[str, object], None]
 READS_INPUT = (nn.Linear, nn.LSTM, nn.GRU)
 
@@ -28,8 +30,8 @@ def calibrate(
     """Run the float model once over the calibration data and keep statistics of every float tensor.
 
     Args:
-        exact: count every value. Otherwise a tensor with more than 196608 elements a batch is counted on an
-            evenly strided subset; minimum and maximum are exact either way.
+        exact: count every value. Otherwise a tensor with more than 393216 elements a batch is counted on an
+            evenly strided subset of at least 131072; minimum and maximum are exact either way.
         progress: `progress(message, fraction)`, called after each batch.
         cancel: a `threading.Event`; once set, the work stops with `Cancelled`.
 
@@ -44,22 +46,30 @@ def _calibrate(workload: Workload, exact: bool, progress: Report, cancel: Cancel
     model = float_copy(workload.model)
     channels_last = not any(isinstance(module, nn.Conv1d | nn.ConvTranspose1d) for module in model.modules())
     stats: dict[str, TensorStats] = {}
+    latest: TensorStats | None = None
 
     def take(name: str, value: object) -> None:
+        nonlocal latest
+        before, latest = latest, None
         tensor = first_tensor(value)
         if tensor is None or not tensor.is_floating_point() or not tensor.numel():
             return
-        new = measure(tensor, None if exact else COUNTED, _channel_axis(tensor, channels_last), share)
+        axis = _channel_axis(tensor, channels_last)
+        known = None
+        if before is not None and name in operations and (axis == 1 or not operations[name].by_channel):
+            known = derived(operations[name], before, tensor.dim())
+        new = measure(tensor, None if exact else COUNTED, axis, share, known)
+        latest = new if _is_dense(tensor) else None
         stats[name] = stats[name].merge(new) if name in stats else new
 
-    run, inputs = _runner(model, take)
+    run, inputs, operations = _runner(model, take)
     batches = list(workload.calibration)
     share = sample_share(len(batches))
     with torch.no_grad():
         for position, batch in enumerate(checked(batches, workload.name)):
             stop_if(cancel)
             try:
-                run(batch)
+                run(_copied(batch))
             except (Cancelled, QexploreError):
                 raise
             except Exception as error:
@@ -78,19 +88,36 @@ def _channel_axis(x: torch.Tensor, channels_last: bool) -> int | None:
     return 2 if x.dim() == 3 and channels_last else 1
 
 
-def _runner(model: nn.Module, take: Take) -> tuple[Callable[[Batch], object], dict[str, str]]:
-    """A function that runs one batch and hands every tensor to `take`, and the tensor each layer reads."""
+def _is_dense(x: torch.Tensor) -> bool:
+    """Whether `x` is of float32 in a plain layout; with others a kernel may round otherwise."""
+    return x.dtype == torch.float32 and (
+        x.is_contiguous() or (x.dim() == 4 and x.is_contiguous(memory_format=torch.channels_last))
+    )
+
+
+def _copied(batch: Batch) -> Batch:
+    """The batch with tensors of its own, which a model that works in place may change."""
+    if isinstance(batch, torch.Tensor):
+        return batch.clone()
+    if isinstance(batch, Mapping):
+        return {name: tensor.clone() for name, tensor in batch.items()}
+    return tuple(tensor.clone() for tensor in batch)
+
+
+def _runner(model: nn.Module, take: Take) -> tuple[Callable[[Batch], object], dict[str, str], dict[str, Operation]]:
+    """A function that runs one batch and hands every tensor to `take`; the tensor each layer reads; and the operations
+    whose output's statistics follow from the tensor's before."""
     try:
         graph = trace(model)
     except UntraceableError:
-        return _hooked(model, take)
+        return *_hooked(model, take), {}
     inputs = {
         graph.names[node.name]: graph.names[graph.source(node.all_input_nodes[0]).name]
         for node in graph.module.graph.nodes
         if node.op == "call_module" and isinstance(model.get_submodule(str(node.target)), READS_INPUT)
     }
     recorder = Recorder(graph.module, set(graph.names), lambda node, value: take(graph.names[node], value))
-    return (lambda batch: recorder.run(*positional(model, batch))), inputs
+    return (lambda batch: recorder.run(*positional(model, batch))), inputs, monotone_operations(graph)
 
 
 def _hooked(model: nn.Module, take: Take) -> tuple[Callable[[Batch], object], dict[str, str]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property, lru_cache, reduce
+from functools import cached_property, reduce
 
 import numpy as np
 import torch
@@ -15,8 +15,6 @@ SAMPLES = 65536
 SPREAD = 32
 FEW = 8
 DENSE = 96
-PIECE = 1 << 17
-LONG = 128
 
 
 @dataclass(frozen=True, repr=False, eq=False)
@@ -56,6 +54,8 @@ class TensorStats:
     @classmethod
     def of(cls, values: torch.Tensor) -> TensorStats:
         """Statistics of all values of a tensor of any shape."""
+        from qexplore.calibrate.measure import measure  # it makes TensorStats
+
         return measure(values)
 
     @property
@@ -139,91 +139,6 @@ def interleaved(each: Sequence[TensorStats]) -> TensorStats:
         return merged
     lo, hi = (torch.stack(edges, 1).flatten() for edges in ([s.batch_lo for s in each], [s.batch_hi for s in each]))
     return replace(merged, batch_lo=lo, batch_hi=hi)
-
-
-def measure(x: torch.Tensor, limit: int | None = None, axis: int | None = None, samples: int = SAMPLES) -> TensorStats:
-    """Statistics of one batch of a tensor; non-finite values are counted and left out of the rest.
-
-    Args:
-        axis: dimension of the channels; None for a tensor without.
-        limit: with more elements than this, only an evenly strided subset of about so many is counted into
-            everything but minimum, maximum and the search for non-finite values, which stay exact.
-        samples: how many raw values to keep.
-    """
-    x, axis = _in_memory_order(x.detach().float(), axis)
-    channels = () if axis is None or not x.numel() else (*_channel_extremes(x, axis), _channel_power(x, axis))
-    flat = x.flatten()
-    lo, hi = (channels[0].min(), channels[1].max()) if channels else _extremes(flat)
-    nonfinite = 0
-    if not (math.isfinite(lo) and math.isfinite(hi)):
-        finite = torch.isfinite(flat)
-        nonfinite = int((~finite).sum())
-        flat = flat[finite]
-        lo, hi = _extremes(flat)
-        channels = ()
-    if limit is not None and flat.numel() > limit:
-        flat = flat[:: flat.numel() // limit | 1].contiguous()  # odd, so not in step with rows and channels
-    sample = flat[_scattered(flat.numel(), samples)] if flat.numel() > samples else flat.clone()
-    return TensorStats(flat.numel(), nonfinite, lo.reshape(1), hi.reshape(1), *_counts(flat), (sample,), *channels)
-
-
-@lru_cache(maxsize=64)
-def _scattered(count: int, wanted: int) -> torch.Tensor:
-    """`wanted` different places of `count`, any first part of which lies evenly and in step with nothing: a Kronecker
-    sequence of the golden ratio."""
-    step = round(count * 0.6180339887)
-    while math.gcd(step, count) != 1:
-        step += 1
-    return torch.arange(wanted) * step % count
-
-
-def _in_memory_order(x: torch.Tensor, axis: int | None) -> tuple[torch.Tensor, int | None]:
-    """`x` with its dimensions in the order of its memory, in which it is read fastest, and where `axis` went."""
-    if x.is_contiguous():
-        return x, axis
-    order = sorted(range(x.dim()), key=x.stride, reverse=True)
-    return x.permute(order), None if axis is None else order.index(axis)
-
-
-def _extremes(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    return torch.aminmax(x) if x.numel() else (torch.zeros(()), torch.zeros(()))
-
-
-def _rows(x: torch.Tensor, axis: int) -> torch.Tensor:
-    """`x` as [places before the channel's, channels, places after it]."""
-    return x.reshape(-1, x.shape[axis], math.prod(x.shape[axis + 1 :]))
-
-
-def _channel_extremes(x: torch.Tensor, axis: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Minimum and maximum of each channel. torch reduces long rows fast and short ones slowly, those slice by slice."""
-    rows = _rows(x, axis)
-    if rows.shape[2] >= LONG:
-        return rows.amin(2).amin(0), rows.amax(2).amax(0)
-    lo = hi = x
-    for _ in range(axis):
-        lo, hi = lo.amin(0), hi.amax(0)
-    return lo.reshape(len(lo), -1).amin(1), hi.reshape(len(hi), -1).amax(1)
-
-
-def _channel_power(x: torch.Tensor, axis: int) -> torch.Tensor:
-    """Mean square of each channel (float64, correct to about 1e-6)."""
-    rows = _rows(x, axis)
-    norm = torch.linalg.vector_norm(rows, dim=2)  # many times faster than squares in float64
-    if not norm.isfinite().all():
-        norm = torch.linalg.vector_norm(rows, dim=2, dtype=torch.float64)
-    return norm.double().square().sum(0) * (x.shape[axis] / x.numel())
-
-
-def _counts(x: torch.Tensor) -> tuple[float, float, torch.Tensor]:
-    """Sum, sum of squares and count in each bucket, over pieces that stay in the processor's cache."""
-    total = squares = 0.0
-    buckets = torch.zeros(BUCKETS, dtype=torch.int64)
-    for piece in x.split(PIECE):
-        buckets += torch.bincount(bucket_of(piece), minlength=BUCKETS)
-        wide = piece.double()
-        total += float(wide.sum())
-        squares += float(wide.dot(wide))
-    return total, squares, buckets
 
 
 def _merged_channels(one: TensorStats, two: TensorStats) -> tuple[torch.Tensor, ...]:

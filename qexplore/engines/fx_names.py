@@ -11,6 +11,8 @@ from torch import fx, nn
 from torch.nn import functional as F
 
 from qexplore.calibrate.graph import FloatGraph
+from qexplore.errors import QexploreError
+from qexplore.recipe import Recipe
 
 SUMS = (operator.add, operator.iadd, torch.add, operator.mul, operator.imul, torch.mul)
 RELUS = (F.relu, F.relu_, torch.relu, torch.relu_)
@@ -105,3 +107,24 @@ def _is_relu(module: fx.GraphModule, node: fx.Node) -> bool:
     if node.op == "call_module":
         return isinstance(module.get_submodule(str(node.target)), nn.ReLU)
     return node.target in RELUS
+
+
+def check_reach(recipe: Recipe, groups: Groups) -> None:
+    """Refuse a rule that names only a later part of a fused layer, which is quantized as its first part is.
+
+    Raises:
+        QexploreError: naming the layer that the rule should name.
+    """
+    for rule in recipe.rules:
+        missed = None
+        for first in groups.ends:
+            if rule.matches(groups.name(first)):
+                break
+            names = [groups.graph.names[node.name] for node in groups.members(first)]
+            missed = first if any(rule.matches(name) for name in names) else missed
+        else:
+            if missed is not None:
+                raise QexploreError(
+                    f"Rule {rule.pattern!r} names a part of layer {groups.name(missed)!r}, where "
+                    f"{groups.kind(missed)} are one operation; name that layer, or switch fusion off."
+                )

@@ -21,7 +21,7 @@ from qexplore.engines.conversion import Layer
 from qexplore.engines.dynamic import dynamic_layers, layer_weights
 from qexplore.engines.engine import resolve_engine, using
 from qexplore.engines.fx import backend_config, qconfig_mapping
-from qexplore.engines.fx_names import Groups
+from qexplore.engines.fx_names import Groups, check_reach
 from qexplore.engines.fx_tables import layers_of
 from qexplore.engines.simulate import QUANTIZE, weighted
 from qexplore.recipe import Recipe
@@ -85,6 +85,7 @@ def plan_static(model: nn.Module, graph: FloatGraph, recipe: Recipe, example: Ba
         mapping = qconfig_mapping(graph, replace(recipe, mode="static"), lambda rule: _marked(recipe, rule))
         prepared = prepare_fx(copy.deepcopy(model), mapping, positional(model, example), backend_config=backend)
         groups = Groups.of(graph, prepared)
+        check_reach(recipe, groups)
         reference = convert_to_reference_fx(copy.deepcopy(prepared), backend_config=backend)
     quantized = {node.args[0].name for node in reference.graph.nodes if node.target in QUANTIZE}
     tensors = [

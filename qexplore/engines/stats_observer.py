@@ -8,8 +8,9 @@ import torch
 from torch.ao.quantization import ObserverBase
 
 from qexplore.calibrate.collect import COUNTED
+from qexplore.calibrate.measure import measure
 from qexplore.calibrate.observers import channel_ranges, tensor_range
-from qexplore.calibrate.stats import TensorStats, measure
+from qexplore.calibrate.stats import TensorStats
 from qexplore.numerics.affine import qparams
 from qexplore.recipe import TensorSpec
 

@@ -9,6 +9,8 @@ import torch
 
 from qexplore.numerics.affine import along, code_range, qparams
 
+HALF = 0.501  # of a step, with room for float rounding: so far outside the codes rounding alone brings a value in
+
 
 @dataclass(frozen=True)
 class ErrorParts:
@@ -61,11 +63,12 @@ def error_parts(
     scale, zero_point = along(scale, values, axis), along(zero_point, values, axis)
     if weights is None:
         weights = torch.ones(values.numel(), dtype=torch.float64)
-    free = torch.round(values * (1.0 / scale)) + zero_point
-    codes = free.clamp(quant_min, quant_max)
+    steps = values * (1.0 / scale)
+    codes = (torch.round(steps) + zero_point).clamp(quant_min, quant_max)
+    reached = (steps + zero_point >= quant_min - HALF) & (steps + zero_point <= quant_max + HALF)
     wide = values.double()
     error = (wide - ((codes - zero_point) * scale).double()).square_().flatten()
-    inside = (free == codes).flatten() * weights
+    inside = reached.flatten() * weights
     outside = weights - inside
     levels = quant_max - quant_min + 1
     used = int((torch.bincount((codes - quant_min).long().flatten(), minlength=levels) > 0).sum())

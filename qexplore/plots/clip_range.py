@@ -52,6 +52,7 @@ def clip_range(prediction: Prediction, kind: str, name: str) -> go.Figure:
             cliponaxis=False,
             marker={"color": color, "symbol": symbol, "size": 10, "line": {"width": 1}},
             name=label,
+            showlegend=bool(len(rows)),
             hovertemplate="%{customdata}: clipped at %{x:.4g}<br>error %{y:.3g}<extra></extra>",
         )
 

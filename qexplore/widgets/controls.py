@@ -177,9 +177,9 @@ class Controls(widgets.VBox):
         self.rules.disable(self._busy)
 
     def _changed(self, change: Any) -> None:
-        self._touched = self._touched or change is not None
         if self._quiet:
             return
+        self._touched = self._touched or change is not None
         self._quiet = True
         for name, options in self.options.items():
             options.show(self.by_name[name].value)

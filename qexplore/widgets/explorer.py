@@ -11,6 +11,7 @@ import ipywidgets as widgets
 from qexplore.analysis import Prediction, Run, predict, quantize
 from qexplore.analysis.checks import inspect
 from qexplore.calibrate import Calibration, calibrate
+from qexplore.calibrate.observers import OBSERVERS
 from qexplore.engines.fx import warm_up
 from qexplore.errors import Cancelled, QexploreError
 from qexplore.exclusive import exclusive
@@ -23,6 +24,8 @@ from qexplore.widgets.results import Results
 from qexplore.widgets.style import STYLE
 from qexplore.widgets.task import Task
 from qexplore.workload import Workload
+
+NOT_PREDICTED = '<div class="qx-predicted">The figures below are for the settings before.</div>'
 
 
 class Explorer(widgets.VBox):
@@ -44,6 +47,8 @@ class Explorer(widgets.VBox):
         self.run: Run | None = None
         self.prediction: Prediction | None = None
         self._calibration: Calibration | None = None
+        self._predicting = threading.RLock()
+        self._functions: list[tuple[object, ...]] = []
         self.task = Task(self._progressed, self._done, self._failed, self._busy)
         self.error_panel = ErrorPanel()
         self.controls = Controls(self._changed)
@@ -128,22 +133,27 @@ class Explorer(widgets.VBox):
 
     def _predict(self) -> None:
         """Predict for the controls' recipe and redraw; where it has been run, show that run."""
-        assert self._calibration is not None
-        try:
-            recipe = self.recipe
-            self.prediction = predict(self._calibration, recipe)
-            position = next((i for i, run in enumerate(self.runs) if run.recipe == recipe), None)
-            if position is None:
-                self.predicted.value = predicted_line(self.prediction, is_run=False)
-                self.results.show_prediction(self.prediction)
+        with self._predicting:  # the background thread predicts too: the last recipe wins
+            try:
+                self._show_recipe(self.recipe)
+            except Exception as error:
+                self.prediction = None
+                self.predicted.value = NOT_PREDICTED if self.results.prediction is not None else ""
+                self.error_panel.show(error, bool(self.runs), "Not predicted.")
             else:
-                self._choose(position)
-                self._show(self.runs[position], self.prediction)
-        except Exception as error:
-            self.predicted.value = ""
-            self.error_panel.show(error, bool(self.runs), "Not predicted.")
+                self.error_panel.clear()
+
+    def _show_recipe(self, recipe: Recipe) -> None:
+        assert self._calibration is not None
+        self.prediction = predict(self._calibration, recipe)
+        same = ((i, run) for i, run in enumerate(self.runs) if run.recipe == recipe)
+        position = next((i for i, _ in same if self._functions[i] == _functions(recipe)), None)
+        if position is None:
+            self.predicted.value = predicted_line(self.prediction, is_run=False)
+            self.results.show_prediction(self.prediction)
         else:
-            self.error_panel.clear()
+            self._choose(position)
+            self._show(self.runs[position], self.prediction)
 
     def _busy(self, busy: bool) -> None:
         self.cancel_button.disabled = not busy
@@ -159,6 +169,7 @@ class Explorer(widgets.VBox):
     def _done(self, made: tuple[Run, Prediction]) -> None:
         run, self.prediction = made
         self.runs.append(run)
+        self._functions.append(_functions(run.recipe))
         self.progress.bar_style, self.progress.value = "success", 1.0
         self.status.value = f"Run {len(self.runs)} took {run.seconds:.1f} s on engine {run.engine}."
         self.table.value = runs_table(self.runs)
@@ -180,12 +191,15 @@ class Explorer(widgets.VBox):
         if change["new"] is None:
             return
         run = self.runs[change["new"]]
+        self.error_panel.clear()
+        self._show(run, None)
+        self.status.value = f"Showing run {change['new'] + 1}."
         try:
             assert self._calibration is not None
-            self._show(run, predict(self._calibration, run.recipe))
-            self.status.value = f"Showing run {change['new'] + 1}."
+            if self._functions[change["new"]] == _functions(run.recipe):
+                self._show(run, predict(self._calibration, run.recipe))
         except Exception as error:
-            self._failed(error)
+            self.error_panel.show(error, True, "Not predicted.")
 
     def _choose(self, position: int, options: Sequence[tuple[str, int]] | None = None) -> None:
         """Set the drop-down of runs, without acting on it."""
@@ -207,3 +221,8 @@ class Explorer(widgets.VBox):
                 self.controls.show(self.run.recipe)
             except QexploreError as error:
                 self._failed(error)
+
+
+def _functions(recipe: Recipe) -> tuple[object, ...]:
+    """The observers' functions that a recipe stands for now: one of somebody's own may be registered anew."""
+    return tuple(OBSERVERS[spec.observer].choose for spec in recipe.specs() if spec.observer in OBSERVERS)

@@ -40,9 +40,11 @@ def predicted_line(prediction: Prediction, is_run: bool) -> str:
     """
     size, before = prediction.size, "before training, " if prediction.recipe.mode == "qat" else ""
     whose = "" if is_run else "for the settings chosen, "
+    output = prediction.output_sqnr_db
+    words = "unknown (the model cannot be traced)" if math.isnan(output) else decibels(output)
     return (
-        f'<div class="qx-predicted"><b>Predicted</b> {whose}{before}without running the model: output SQNR '
-        f"{decibels(prediction.output_sqnr_db)}, size {1 / size['ratio']:.2f} of float.</div>"
+        f'<div class="qx-predicted"><b>Predicted</b> {whose}{before}without running the model: '
+        f"output SQNR {words}, size {1 / size['ratio']:.2f} of float.</div>"
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -41,6 +42,7 @@ class Results(widgets.VBox):
         self.live = True
         self._runs: list[Run] = []
         self._drawing = False
+        self._lock = threading.RLock()
         self._on_error = on_error
         self.bar = widgets.Tab([widgets.Box() for _ in TITLES], titles=TITLES, selected_index=0).add_class("qx-tabs")
         self.tensor = widgets.Dropdown(description="Tensor")
@@ -81,22 +83,26 @@ class Results(widgets.VBox):
             self._on_error(error)
 
     def _draw(self) -> None:
-        if self._drawing or self._shown is None:  # setting the tensor's options below must not draw a second time
-            return
-        self._drawing = True
-        try:
-            self.layout.display = None
-            plot = PLOTS[self.title] if self.title not in (TABLE, RUNS) else None
-            self._offer_tensors(plot)
-            made = self._figure(plot)
-            if made is not None:
-                self.figure.draw(made)
-            elif self.run is not None:
-                self._table.value = layers_table(self.run, None if self.live else self.prediction)
-            self.figure.layout.display = None if made is not None else "none"
-            self._table.layout.display = "none" if made is not None else None
-        finally:
-            self._drawing = False
+        with self._lock:  # the explorer's background thread draws too
+            if self._drawing or self._shown is None:  # setting the tensor's options must not draw a second time
+                return
+            self._drawing = True
+            try:
+                self._draw_tab()
+            finally:
+                self._drawing = False
+
+    def _draw_tab(self) -> None:
+        self.layout.display = None
+        plot = PLOTS[self.title] if self.title not in (TABLE, RUNS) else None
+        self._offer_tensors(plot)
+        made = self._figure(plot)
+        if made is not None:
+            self.figure.draw(made)
+        elif self.run is not None:
+            self._table.value = layers_table(self.run, None if self.live else self.prediction)
+        self.figure.layout.display = None if made is not None else "none"
+        self._table.layout.display = "none" if made is not None else None
 
     def _offer_tensors(self, plot: Plot | None) -> None:
         kinds = plot.tensors if plot else ()

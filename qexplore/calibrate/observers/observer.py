@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
 import math
 from collections.abc import Callable
@@ -10,7 +11,8 @@ from typing import Any, TypeGuard, TypeVar
 
 import torch
 
-from qexplore.calibrate.stats import TensorStats, measure
+from qexplore.calibrate.measure import measure
+from qexplore.calibrate.stats import TensorStats
 from qexplore.errors import QexploreError, first_line
 from qexplore.recipe import OptionValue, TensorSpec
 from qexplore.registry import Registry, unknown
@@ -174,7 +176,10 @@ def tensor_range(stats: TensorStats, spec: TensorSpec, tensor: str) -> tuple[flo
     Raises:
         QexploreError: the observer failed or gave no range.
     """
-    result = _called(find(spec.observer).choose, (stats, spec), spec, tensor)
+    chosen = find(spec.observer)
+    if not chosen.built_in:
+        stats = copy.deepcopy(stats)  # a function of somebody's own may change what it is given
+    result = _called(chosen.choose, (stats, spec), spec, tensor)
     try:
         lo, hi = (float(edge + 0.0) for edge in result)  # text and None cannot be added to
     except (TypeError, ValueError, RuntimeError, OverflowError):
@@ -205,7 +210,7 @@ def channel_ranges(weight: torch.Tensor, axis: int, spec: TensorSpec, tensor: st
             f"Observer {spec.observer!r} gave {_short(result)} for the {len(values)} channels of tensor {tensor!r}; "
             "return two tensors (lo, hi) from its rows function."
         ) from None
-    fine = (lo >= -LARGEST) & (lo <= hi) & (hi <= LARGEST)
+    fine = (lo >= -LARGEST) & (lo <= hi) & (hi <= LARGEST) & (hi - lo <= LARGEST)
     if not fine.all():
         channel = int(fine.int().argmin())
         _check_range(float(lo[channel]), float(hi[channel]), spec, f"{tensor}, channel {channel}")
@@ -227,9 +232,10 @@ def _called(function: Callable[..., Any], arguments: tuple[object, ...], spec: T
 
 
 def _check_range(lo: float, hi: float, spec: TensorSpec, tensor: str) -> None:
-    if not (abs(lo) <= LARGEST and abs(hi) <= LARGEST):
+    if not (abs(lo) <= LARGEST and abs(hi) <= LARGEST and abs(hi - lo) <= LARGEST):
         raise QexploreError(
-            f"Observer {spec.observer!r} gave ({lo:g}, {hi:g}) for tensor {tensor!r}; return two finite numbers."
+            f"Observer {spec.observer!r} gave ({lo:g}, {hi:g}) for tensor {tensor!r}; "
+            "return two finite numbers, not too far apart."
         )
     if lo > hi:
         raise QexploreError(
