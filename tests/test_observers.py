@@ -107,6 +107,7 @@ def torchs(observer: type, batches: list[torch.Tensor], codes: tuple[int, int], 
     )
     for batch in batches:
         made(batch)
+    assume((made.min_val <= made.max_val).all())  # rounding may turn a moving average, which torch refuses
     return made.calculate_qparams()
 
 
@@ -122,7 +123,7 @@ DTYPES = st.sampled_from([torch.float32, torch.float16, torch.bfloat16])
 
 @SYMMETRIC
 @SIGNED
-@settings(max_examples=40)
+@settings(max_examples=400, deadline=None)
 @given(values=BATCHES, dtype=DTYPES, constant=st.sampled_from([0.01, 0.1, 1.0]), bits=st.integers(2, 8))
 @example(values=[[0.0, 0.0]], dtype=torch.float32, constant=0.01, bits=8)
 @example(values=[[7.0, 7.0], [7.0]], dtype=torch.bfloat16, constant=0.01, bits=8)
@@ -145,7 +146,7 @@ def test_minmax_and_moving_average_are_torchs(
 
 @SYMMETRIC
 @pytest.mark.parametrize("axis", [0, 1])
-@settings(max_examples=40)
+@settings(max_examples=400, deadline=None)
 @given(rows=st.lists(st.tuples(NUMBERS, NUMBERS, NUMBERS), min_size=1, max_size=5), dtype=DTYPES)
 @example(rows=[(0.0, 0.0, 0.0), (-1.0, -2.0, -3.0), (1e-30, 0.0, 1e-30), (1e30, 5.0, 0.0)], dtype=torch.float32)
 def test_minmax_and_moving_average_per_channel_are_torchs(
@@ -425,6 +426,11 @@ def test_rows_of_mse_are_as_good_as_the_range_of_each_row(bits: int, symmetric: 
     ours = range_errors(WEIGHT, None, lo, hi, bits, symmetric)
     best = range_errors(WEIGHT, None, *each.unbind(1), bits, symmetric)
     assert (ours <= 1.1 * best + 2e-3 * WEIGHT.double().square().mean(1)).all()
+
+
+def test_a_moving_average_that_rounding_turns_is_a_range() -> None:
+    stats = seen([torch.tensor([0.0, 16777219.0]), torch.tensor([1.0])])
+    assert chosen("moving_average", stats, averaging_constant=1.0) == (0.0, 1.0)
 
 
 @EVERY

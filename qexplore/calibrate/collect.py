@@ -30,7 +30,7 @@ def calibrate(
     """Run the float model once over the calibration data and keep statistics of every float tensor.
 
     Args:
-        exact: count every value. Otherwise a tensor with more than 393216 elements a batch is counted on an
+        exact: count every value. Otherwise a tensor of 393216 or more elements a batch is counted on an
             evenly strided subset of at least 131072; minimum and maximum are exact either way.
         progress: `progress(message, fraction)`, called after each batch.
         cancel: a `threading.Event`; once set, the work stops with `Cancelled`.

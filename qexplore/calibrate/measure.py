@@ -38,8 +38,8 @@ def measure(
     """Statistics of one batch of a tensor; non-finite values are counted and left out of the rest.
 
     Args:
-        limit: with more elements than this, only an evenly strided subset, of one to three times so many, is counted
-            into everything but minimum, maximum and the search for non-finite values, which stay exact.
+        limit: from three times as many elements on, only an evenly strided subset of at least so many is counted into
+            everything but minimum, maximum and the search for non-finite values, which stay exact.
         axis: dimension of the channels; None for a tensor without.
         samples: how many raw values to keep.
         known: what need not be read.
@@ -62,7 +62,7 @@ def measure(
         flat = flat[finite]
         lo, hi = _extremes(flat)
         place = None
-    channels = () if place is None else (channel_lo, channel_hi, _channel_power(x, place, limit and limit // 4))
+    channels = () if place is None else (channel_lo, channel_hi, _channel_power(x, place, limit and -(-limit // 4)))
     every = _every(flat.numel(), limit)
     if every > 1:
         flat = flat[::every].contiguous()

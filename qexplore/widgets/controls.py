@@ -153,7 +153,8 @@ class Controls(widgets.VBox):
         for name in OBSERVER_CONTROLS:
             control = self.by_name[name]
             chosen, control.options = control.value, list(OBSERVERS)
-            control.value, control.tooltip = chosen, _explained(OBSERVERS)
+            control.value = chosen if chosen in OBSERVERS else control.options[0]
+            control.tooltip = _explained(OBSERVERS)
         self._quiet = False
         self._changed(None)
 

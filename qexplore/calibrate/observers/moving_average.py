@@ -19,7 +19,9 @@ from qexplore.recipe import TensorSpec
 )
 def moving_average(stats: TensorStats, spec: TensorSpec, averaging_constant: float) -> tuple[float, float]:
     """Start at the first batch's range and move by `averaging_constant` of the way to each next one's."""
-    return _running(stats.batch_lo, averaging_constant), _running(stats.batch_hi, averaging_constant)
+    # Rounding may turn a range of almost no width, which torch refuses.
+    lo, hi = sorted(_running(edges, averaging_constant) for edges in (stats.batch_lo, stats.batch_hi))
+    return lo, hi
 
 
 def _running(edges: torch.Tensor, constant: float) -> float:
