@@ -123,7 +123,7 @@ DTYPES = st.sampled_from([torch.float32, torch.float16, torch.bfloat16])
 
 @SYMMETRIC
 @SIGNED
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(values=BATCHES, dtype=DTYPES, constant=st.sampled_from([0.01, 0.1, 1.0]), bits=st.integers(2, 8))
 @example(values=[[0.0, 0.0]], dtype=torch.float32, constant=0.01, bits=8)
 @example(values=[[7.0, 7.0], [7.0]], dtype=torch.bfloat16, constant=0.01, bits=8)
@@ -146,7 +146,7 @@ def test_minmax_and_moving_average_are_torchs(
 
 @SYMMETRIC
 @pytest.mark.parametrize("axis", [0, 1])
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(rows=st.lists(st.tuples(NUMBERS, NUMBERS, NUMBERS), min_size=1, max_size=5), dtype=DTYPES)
 @example(rows=[(0.0, 0.0, 0.0), (-1.0, -2.0, -3.0), (1e-30, 0.0, 1e-30), (1e30, 5.0, 0.0)], dtype=torch.float32)
 def test_minmax_and_moving_average_per_channel_are_torchs(
