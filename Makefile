@@ -35,7 +35,7 @@ check: .venv/test.stamp
 	$(if $(NOTEBOOKS),$(PY) -m nbstripout --verify --keep-id $(NOTEBOOKS))
 
 bench: .venv/test.stamp
-	$(PY) -m pytest tests/benchmarks tests/browser/test_live.py -k "not (beside or side_by_side or written)" -s $(TEST_ARGS)
+	$(PY) -m pytest tests/benchmarks tests/browser/test_live.py::test_moving_a_control_redraws_without_quantizing -s $(TEST_ARGS)
 
 $(PY):
 	@python=$${PYTHON:-$$($(FIND_PYTHON))}; \

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import math
+import sys
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from fnmatch import fnmatchcase
@@ -15,6 +15,7 @@ from qexplore.registry import unknown
 MODES = ("dynamic", "static", "qat")
 OVERFLOW_GUARDS = ("auto", "none", "activations", "weights")
 OptionValue = float | str
+LARGEST_OPTION = sys.float_info.max
 
 
 def _check_choice(name: str, value: object, choices: tuple[str, ...]) -> None:
@@ -36,17 +37,16 @@ def _check_specs(settings: object, may_lack: bool) -> None:
 
 
 def _checked_options(options: object) -> tuple[tuple[str, OptionValue], ...]:
-    try:
-        pairs = sorted(dict(options).items())  # type: ignore[call-overload]
-    except (TypeError, ValueError):
-        pairs = [(None, None)]
-    for name, value in pairs:
-        number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-        if not isinstance(name, str) or not (number or isinstance(value, str)):
-            raise QexploreError(
-                f'options is {options!r}; give numbers or words by name, such as {{"percentile": 99.9}}.'
-            )
-    return tuple(pairs)
+    pairs = list(options.items() if isinstance(options, Mapping) else options if isinstance(options, tuple) else [None])
+    if not all(isinstance(pair, tuple) and len(pair) == 2 and _fits_option(*pair) for pair in pairs):
+        raise QexploreError(f'options is {options!r}; give numbers or words by name, such as {{"percentile": 99.9}}.')
+    return tuple(sorted(dict(pairs).items()))
+
+
+def _fits_option(name: object, value: object) -> bool:
+    if isinstance(value, bool) or not isinstance(name, str):
+        return False
+    return isinstance(value, str) or (isinstance(value, int | float) and abs(value) <= LARGEST_OPTION)
 
 
 @dataclass(frozen=True)

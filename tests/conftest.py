@@ -11,6 +11,7 @@ from torch import nn
 
 from qexplore.analysis import speed
 from qexplore.batches import call, first_tensor
+from qexplore.calibrate.observers import OBSERVERS
 from qexplore.workload import Progress, Workload
 
 
@@ -173,6 +174,14 @@ def lstm(lstm_model: nn.Module, symbols: torch.Tensor) -> Workload:
 def make() -> Callable[..., Workload]:
     """`make(model, *batches, **settings)`: a workload around any model."""
     return as_workload
+
+
+@pytest.fixture
+def own_observers() -> Iterator[None]:
+    """Observers registered in the test are gone after it."""
+    before = dict(OBSERVERS._entries)
+    yield
+    OBSERVERS._entries = before
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
@@ -18,14 +18,7 @@ from qexplore.calibrate.observers import OBSERVERS
 
 MIDDLE = "middle_share"
 WEIGHT = TensorSpec(symmetric=True, per_channel=True)
-pytestmark = pytest.mark.usefixtures("quick_timing")
-
-
-@pytest.fixture(autouse=True)
-def only_for_this_test() -> Iterator[None]:
-    before = dict(OBSERVERS._entries)
-    yield
-    OBSERVERS._entries = before
+pytestmark = pytest.mark.usefixtures("quick_timing", "own_observers")
 
 
 @pytest.fixture

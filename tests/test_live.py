@@ -3,24 +3,15 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
 
 import pytest
 
 import qexplore as qx
-from qexplore.calibrate.observers import OBSERVERS
 from qexplore.widgets import explorer as module
 from qexplore.widgets.explorer import Explorer
 
 WAIT = 60
-pytestmark = pytest.mark.usefixtures("quick_timing")
-
-
-@pytest.fixture(autouse=True)
-def only_for_this_test() -> Iterator[None]:
-    before = dict(OBSERVERS._entries)
-    yield
-    OBSERVERS._entries = before
+pytestmark = pytest.mark.usefixtures("quick_timing", "own_observers")
 
 
 @pytest.fixture

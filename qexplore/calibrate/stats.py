@@ -53,10 +53,10 @@ class TensorStats:
 
     @classmethod
     def of(cls, values: torch.Tensor) -> TensorStats:
-        """Statistics of all values of a tensor of any shape."""
+        """Statistics of all values of a tensor of any shape, or of what `torch.as_tensor` takes."""
         from qexplore.calibrate.measure import measure  # it makes TensorStats
 
-        return measure(values)
+        return measure(torch.as_tensor(values))
 
     @property
     def lo(self) -> float:
