@@ -95,7 +95,7 @@ def test_predicted_and_measured_stand_side_by_side(lab: Lab) -> None:
     expect(legend.filter(has_text="measured (int8)")).to_be_visible()
     expect(legend.filter(has_text="predicted")).to_be_visible()
     lab.page.get_by_role("tab", name="Table", exact=True).click()
-    assert "Predicted" in lab.outputs.locator(".qx-layers th").all_inner_texts()
+    expect(lab.outputs.locator(".qx-layers th").get_by_text("Predicted", exact=True)).to_be_visible()
 
 
 def test_an_observer_written_in_a_cell_is_offered_and_used(lab: Lab, server: Server) -> None:
