@@ -83,7 +83,7 @@ def test_merging_halves_equals_merging_one_by_one() -> None:
 def test_samples_stay_few(parts: int) -> None:
     stats = in_batches(values("normal"), parts)
     assert len(stats.samples) == parts
-    assert sum(sample.numel() for sample in stats.samples) <= 65536
+    assert sum(sample.numel() for sample in stats.samples) <= 262144
 
 
 @pytest.mark.parametrize("parts", [1, 5], ids=lambda n: f"{n}-batches")

@@ -12,7 +12,7 @@ from qexplore.calibrate.calibration import Calibration
 from qexplore.calibrate.derive import Operation, derived, monotone_operations
 from qexplore.calibrate.graph import Recorder, UntraceableError, float_copy, trace
 from qexplore.calibrate.measure import measure
-from qexplore.calibrate.stats import TensorStats, sample_share
+from qexplore.calibrate.stats import SAMPLES, TensorStats, sample_share
 from qexplore.errors import Cancelled, QexploreError, first_line
 from qexplore.exclusive import exclusive
 from qexplore.isolate import seeded
@@ -20,6 +20,7 @@ from qexplore.progress import Cancel, Report, no_report, stop_if
 from qexplore.workload import Batch, Workload
 
 COUNTED = 1 << 17
+SAMPLED = 1 << 16
 Take = Callable[[str, object], None]
 READS_INPUT = (nn.Linear, nn.LSTM, nn.GRU)
 
@@ -64,7 +65,7 @@ def _calibrate(workload: Workload, exact: bool, progress: Report, cancel: Cancel
 
     run, inputs, operations = _runner(model, take)
     batches = list(workload.calibration)
-    share = sample_share(len(batches))
+    share = sample_share(len(batches), SAMPLES if exact else SAMPLED)
     with torch.no_grad():
         for position, batch in enumerate(checked(batches, workload.name)):
             stop_if(cancel)

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 BUCKETS = 8192
-SAMPLES = 65536
+SAMPLES = 1 << 18
 SPREAD = 32
 FEW = 8
 DENSE = 96
@@ -30,7 +30,7 @@ class TensorStats:
         buckets: int64 [8192], exact counts by the top 13 bits of the float32 pattern (sign, exponent, 4 mantissa
             bits): no range is needed beforehand, and counts of batches add up.
         samples: one float32 array of raw values a batch, evenly scattered; halved whenever the number of batches
-            doubles, so that all together stay below 65536.
+            doubles, so that all together stay below 262144.
         channel_lo, channel_hi: float32 [channels], exact minimum and maximum of each channel over all batches;
             None for a tensor without channels, with non-finite values, or whose number of channels changes.
         channel_power: float64 [channels], mean square of each channel; None as above.
@@ -101,6 +101,15 @@ class TensorStats:
         together; of those that occur once, up to about 96 a bucket stand for the others. A bucket with few raw values
         or none counts as uniform. Weights add up to `count`.
         """
+        return self._weighed(self._kept())
+
+    @cached_property
+    def whole_sample(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """The same with all raw values, for a fine histogram."""
+        return self._weighed(np.full(BUCKETS, SAMPLES))
+
+    def _weighed(self, most: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
+        """Values and weights, with at most about `most` [buckets] of a bucket's values that occur once."""
         raw = torch.cat(self.samples).numpy() if self.samples else np.empty(0, np.float32)
         values, times = np.unique(raw, return_counts=True)
         bucket = bucket_of(torch.from_numpy(values)).numpy()
@@ -109,7 +118,7 @@ class TensorStats:
         sparse = (held < FEW) & (held < count)
         once = times == 1
         singles = np.bincount(bucket[once], minlength=BUCKETS)
-        every = np.maximum(-(-singles // self._kept()), 1)
+        every = np.maximum(-(-singles // most), 1)
         before = np.cumsum(once) - once
         first = np.maximum.accumulate(np.where(np.diff(bucket, prepend=-1) != 0, before, 0))  # of the same bucket
         kept = (~once | ((before - first) % every[bucket] == 0)) & ~sparse[bucket]
@@ -171,9 +180,9 @@ def _thin(samples: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
     return tuple(s if len(s) <= share else s[:share].clone() for s in samples)
 
 
-def sample_share(batches: int) -> int:
-    """How many raw values of each of so many batches are kept: SAMPLES over the next power of two."""
-    return max(SAMPLES >> (batches - 1).bit_length(), 1)
+def sample_share(batches: int, total: int = SAMPLES) -> int:
+    """How many raw values of each of so many batches are kept: `total` over the next power of two."""
+    return max(total >> (batches - 1).bit_length(), 1)
 
 
 MAGNITUDES = np.abs(((np.arange(BUCKETS) - BUCKETS // 2) << 19).astype(np.int32).view(np.float32))

@@ -39,7 +39,7 @@ def histogram(stats: TensorStats, spec: TensorSpec) -> tuple[float, float]:
     if width == 0 or stats.count == 0:
         return stats.lo, stats.hi
     known = len(stats.samples) == 1 and stats.samples[0].numel() == stats.count
-    values, weights = (stats.samples[0], None) if known else stats.sample
+    values, weights = (stats.samples[0], None) if known else stats.whole_sample
     place = ((values.double() - stats.lo) / width).long().clamp(0, BINS - 1)
     counts = torch.bincount(place, weights, BINS).double().numpy()
     if known:
@@ -109,7 +109,7 @@ def _error(slopes: np.ndarray, first: int, last: int) -> float:
 
 def _safest(stats: TensorStats, edges: torch.Tensor, spec: TensorSpec) -> torch.Tensor:
     """Of the ranges [n, 2] whose error is about the least, the one nearest to the first."""
-    values, weights = stats.sample
+    values, weights = stats.whole_sample
     lo, hi = edges.float().unbind(1)
     errors = range_errors(values, weights, lo, hi, spec.bits, spec.symmetric)
     if spec.symmetric:  # activations have the odd code at the upper end, weights at the lower
