@@ -9,21 +9,14 @@ import pytest
 import qexplore as qx
 from qexplore.widgets import explorer as module
 from qexplore.widgets.explorer import Explorer
+from tests.test_widgets import WAIT, opened, run
 
-WAIT = 60
 pytestmark = pytest.mark.usefixtures("quick_timing", "own_observers")
 
 
 @pytest.fixture
 def live(conv: qx.Workload) -> Explorer:
-    made = Explorer(conv)
-    made.wait(WAIT)
-    return made
-
-
-def run(live: Explorer) -> None:
-    live.quantize()
-    live.task.wait(WAIT)
+    return opened(conv)
 
 
 def shown_title(live: Explorer) -> str:
@@ -118,7 +111,7 @@ def test_the_last_settings_win_over_a_slow_prediction(live: Explorer, monkeypatc
     slow, original = threading.Event(), module.predict
 
     def predict(*arguments: object) -> qx.Prediction:
-        made = original(*arguments)  # type: ignore[arg-type]
+        made = original(*arguments)
         if threading.current_thread() is background:
             slow.wait(5)
         return made

@@ -178,7 +178,7 @@ def test_layers_are_those_of_the_demo_models(playground: Playground) -> None:
 # The figure
 
 
-def figure_of(mapping: AffineMapping, values: torch.Tensor | None = None, x: float = 0.7):  # type: ignore[no-untyped-def]
+def figure_of(mapping: AffineMapping, values: torch.Tensor | None = None, x: float = 0.7):
     values = sample("normal") if values is None else values
     counts, edges = np.histogram(values.numpy().astype(float), bins=BINS)
     return draw(mapping, "thing", counts.astype(float), edges, x)

@@ -93,44 +93,37 @@ def tensors(run: qx.Run, kind: str) -> list[str]:
     return list(run.tensors[run.tensors.kind == kind].name)
 
 
-def every_figure(run: qx.Run) -> dict[str, go.Figure]:
-    """All figures of a run, those of tensors for its first and last one and for one it does not have."""
+def drawn(shown: qx.Run | qx.Prediction, names: list[tuple[str, str]]) -> dict[str, go.Figure]:
+    """All figures of a run or a prediction, those of tensors for each (kind, name) they can show."""
+    other = "prediction" if isinstance(shown, qx.Run) else "run"
     made = {}
     for title in plots.PLOTS:
         plot = plots.PLOTS[title]
-        if plot.of == "prediction":
+        if plot.of == other:
             continue
         if not plot.tensors:
-            made[title] = plot(run)
-        else:
-            (kind,) = plot.tensors
-            made |= {
-                f"{title}/{name}": plot(run, name)
-                for name in [*tensors(run, kind)[::100], tensors(run, kind)[-1], "nowhere"]
-            }
+            made[title] = plot(shown)
+        for kind, name in names if plot.tensors else ():
+            if kind in plot.tensors:
+                made[f"{title}/{kind}/{name}"] = plot(shown, *([kind] if len(plot.tensors) > 1 else []), name)
     return made
+
+
+def every_figure(run: qx.Run) -> dict[str, go.Figure]:
+    """All figures of a run, those of tensors for its first and last one and for one it does not have."""
+    names = {kind: tensors(run, kind) for kind in ("activation", "weight")}
+    return drawn(run, [(k, each) for k, some in names.items() for each in [*some[::100], some[-1], "nowhere"]])
+
+
+def figures_of(prediction: qx.Prediction) -> dict[str, go.Figure]:
+    """All figures of a prediction, those of tensors for each one."""
+    return drawn(prediction, list(prediction.quantized))
 
 
 @pytest.fixture(scope="module")
 def predictions() -> dict[str, qx.Prediction]:
     calibration = qx.calibrate(make_workload())
     return {name: qx.predict(calibration, recipe) for name, recipe in RECIPES.items()}
-
-
-def figures_of(prediction: qx.Prediction) -> dict[str, go.Figure]:
-    """All figures of a prediction, those of tensors for each one."""
-    made = {}
-    names = [(row.kind, row.name) for row in prediction.tensors.itertuples()]
-    for title in plots.PLOTS:
-        plot = plots.PLOTS[title]
-        if plot.of == "run":
-            continue
-        if not plot.tensors:
-            made[title] = plot(prediction)
-        for kind, name in names if plot.tensors else ():
-            if kind in plot.tensors:
-                made[f"{title}/{kind}/{name}"] = plot(prediction, *([kind] if len(plot.tensors) > 1 else []), name)
-    return made
 
 
 def text(figure: go.Figure) -> str:

@@ -43,6 +43,10 @@ def workload() -> qx.Workload:
 
 @pytest.fixture
 def explorer(workload: qx.Workload) -> Explorer:
+    return opened(workload)
+
+
+def opened(workload: qx.Workload) -> Explorer:
     explorer = Explorer(workload)
     explorer.wait(WAIT)
     return explorer

@@ -26,7 +26,20 @@ LEFT_FLOAT = (
     "LSTM and GRU layers stay float here: PyTorch's static LSTM runs step by step, slower than float. "
     "Dynamic mode quantizes them."
 )
+NOTHING_LEFT = "The recipe leaves nothing to quantize; quantize at least one layer."
 NO_TENSOR = "The model returns no tensor, so it cannot be compared; return a tensor or a tuple of them."
+
+
+def check_arguments(function: str, *pairs: tuple[object, type]) -> None:
+    """Refuse arguments of another kind than the wanted one, which is public in `qx`.
+
+    Raises:
+        QexploreError: naming the function and what to give.
+    """
+    for given, wanted in pairs:
+        if not isinstance(given, wanted):
+            name = wanted.__name__
+            raise QexploreError(f"{function} got {given!r} for its {name.lower()}; give a qx.{name}.")
 
 
 def checked_graph(workload: Workload, model: nn.Module, recipe: Recipe) -> FloatGraph | None:

@@ -8,6 +8,7 @@ import pandas as pd
 import torch
 from torch import nn
 
+from qexplore.analysis.checks import NOTHING_LEFT
 from qexplore.analysis.finetune import finetune
 from qexplore.batches import call
 from qexplore.calibrate import Calibration
@@ -62,7 +63,7 @@ def convert_model(
     except Exception as error:
         raise QexploreError(f"torch.ao cannot prepare this model: {first_line(error)}; {REMEDY}.") from error
     if not prepared.groups.own_observers():
-        raise QexploreError("The recipe leaves nothing to quantize; quantize at least one layer.")
+        raise QexploreError(NOTHING_LEFT)
     check_reach(recipe, prepared.groups)
     calibration.require_finite(prepared.groups.observed())
     prepared.module.eval()

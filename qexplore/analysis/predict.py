@@ -10,11 +10,11 @@ import pandas as pd
 import torch
 from torch import nn
 
-from qexplore.analysis.checks import check_recipe, checked_graph
+from qexplore.analysis.checks import NOTHING_LEFT, check_arguments, check_recipe, checked_graph
 from qexplore.analysis.predict_tensor import predicted_noise, predicted_tensor, spec_in_force
 from qexplore.analysis.prediction import Prediction, kept
-from qexplore.analysis.size import file_bytes, layer_bytes, packed_away
-from qexplore.analysis.tables import tensor_row
+from qexplore.analysis.size import compared, file_bytes, layer_bytes, packed_away
+from qexplore.analysis.tables import by_kind, layer_row, tensor_row
 from qexplore.calibrate import Calibration, TensorStats
 from qexplore.calibrate.graph import FloatGraph, output_name
 from qexplore.engines import QuantizedTensor, resolve_engine, resolve_guard
@@ -22,6 +22,7 @@ from qexplore.engines.observers import quant_range, seen_by_observer
 from qexplore.engines.plan import Plan, PlannedTensor, plan_dynamic, plan_static, structure
 from qexplore.errors import QexploreError
 from qexplore.exclusive import exclusive
+from qexplore.numerics.errors import ratio_db
 from qexplore.numerics.parts import ErrorParts
 from qexplore.recipe import Recipe
 
@@ -35,15 +36,11 @@ def predict(calibration: Calibration, recipe: Recipe) -> Prediction:
     Raises:
         QexploreError: the recipe does not fit the model or the engine, an observer failed, or a tensor has NaN values.
     """
-    for given, wanted in ((calibration, Calibration), (recipe, Recipe)):
-        if not isinstance(given, wanted):
-            raise QexploreError(
-                f"predict got {given!r} for its {wanted.__name__.lower()}; give a qx.{wanted.__name__}."
-            )
+    check_arguments("predict", (calibration, Calibration), (recipe, Recipe))
     model, graph = _model(calibration, recipe)
     plan = _plan(calibration, model, graph, recipe)
     if not plan.tensors:
-        raise QexploreError("The recipe leaves nothing to quantize; quantize at least one layer.")
+        raise QexploreError(NOTHING_LEFT)
     engine = resolve_engine(recipe, model)
     guard = resolve_guard(recipe, engine)
     seen = [name for t in plan.tensors for name in t.seen]
@@ -55,11 +52,7 @@ def predict(calibration: Calibration, recipe: Recipe) -> Prediction:
     for planned in plan.tensors:
         activation, weight = recipe.specs_at(planned.rule) or (recipe.activation, recipe.weight)
         spec = weight if planned.kind == "weight" else activation
-        codes = (
-            (0, engine.dynamic_codes)
-            if planned.at_run_time and spec.bits == 8
-            else quant_range(spec, planned.kind, guard)
-        )
+        codes = engine.run_time_codes(spec.bits) if planned.at_run_time else quant_range(spec, planned.kind, guard)
         specs[planned.kind, planned.name] = spec_in_force(planned, seen_by_observer(spec, planned.kind, guard))
         found[planned.kind, planned.name] = predicted_tensor(calibration, planned, spec, codes, guard)
     tensors = pd.DataFrame([_row(t, parts, calibration.stats.get(t.name)) for t, parts in found.values()])
@@ -125,44 +118,24 @@ def _row(t: QuantizedTensor, parts: ErrorParts, stats: TensorStats | None) -> di
 def _layer_table(
     calibration: Calibration, model: nn.Module, plan: Plan, tensors: pd.DataFrame, noise: dict[str, float]
 ) -> pd.DataFrame:
-    activations = tensors[tensors.kind == "activation"].set_index("name")
-    weights = tensors[tensors.kind == "weight"]
-    worst = weights.groupby("layer").sqnr_db.min()
+    activations, weights = by_kind(tensors)
     names = [layer.name for layer in plan.layers]
     float_bytes = kept(calibration, ("layer bytes", tuple(names)), lambda: layer_bytes(model, names))
     rows = []
     for layer in plan.layers:
-        rows.append(
-            {
-                "layer": layer.name,
-                "kind": layer.kind,
-                "output": layer.output,
-                "quantized": layer.quantized,
-                "sqnr_db": _sqnr_db(calibration, layer.output, noise),
-                "mse": noise.get(layer.output, math.nan),
-                **{
-                    c: activations[c].get(layer.output, math.nan)
-                    for c in ("scale", "zero_point", "lo", "hi", "clipped")
-                },
-                "weight_sqnr_db": worst.get(layer.name, math.nan),
-                "float_bytes": float_bytes.get(layer.name, 0),
-            }
-        )
+        error = {"sqnr_db": _sqnr_db(calibration, layer.output, noise), "mse": noise.get(layer.output, math.nan)}
+        rows.append(layer_row(layer, error, activations, weights, float_bytes))
     return pd.DataFrame(rows).set_index("layer")
 
 
 def _sqnr_db(calibration: Calibration, tensor: str, noise: dict[str, float]) -> float:
     if tensor not in noise:
         return math.nan
-    signal = calibration.stats[tensor].squares / max(calibration.stats[tensor].count, 1)
-    if noise[tensor] == 0:
-        return math.inf
-    return 10 * math.log10(signal / noise[tensor]) if signal else -math.inf
+    return ratio_db(calibration.stats[tensor].power, noise[tensor])
 
 
 def _size(
     calibration: Calibration, model: nn.Module, quantized: list[QuantizedTensor]
 ) -> dict[str, float | int | bool]:
     before = kept(calibration, "file bytes", lambda: file_bytes(model))
-    after = before - packed_away(quantized)
-    return {"float_bytes": before, "int8_bytes": after, "ratio": before / after, "estimated": True}
+    return compared(before, before - packed_away(quantized), estimated=True)

@@ -7,11 +7,10 @@ from dataclasses import replace
 
 import torch
 
-from qexplore.analysis.prediction import kept
+from qexplore.analysis.prediction import kept, weight_stats
 from qexplore.analysis.propagate import Given, QuantizedWeight, propagate
 from qexplore.calibrate import Calibration, TensorStats
 from qexplore.calibrate.graph import FloatGraph
-from qexplore.calibrate.measure import measure
 from qexplore.calibrate.observers import channel_ranges, find, tensor_range
 from qexplore.calibrate.stats import interleaved
 from qexplore.engines import QuantizedTensor
@@ -51,7 +50,7 @@ def _computed(
         if spec.per_channel:
             lo, hi = channel_ranges(planned.weight, 0, seen, planned.name)
         else:
-            lo, hi = _pair(*tensor_range(_weight_stats(calibration, planned.weight), seen, planned.name))
+            lo, hi = _pair(*tensor_range(weight_stats(calibration, planned.weight), seen, planned.name))
     elif planned.fixed or planned.at_run_time:
         stats = calibration.stats[planned.name]
         lo, hi = _pair(stats.lo, stats.hi)
@@ -93,10 +92,6 @@ def spec_in_force(planned: PlannedTensor, spec: TensorSpec) -> TensorSpec:
 
 def _pair(lo: float, hi: float) -> tuple[torch.Tensor, torch.Tensor]:
     return torch.tensor([lo]), torch.tensor([hi])
-
-
-def _weight_stats(calibration: Calibration, weight: torch.Tensor) -> TensorStats:
-    return kept(calibration, ("stats", id(weight)), lambda: measure(weight))
 
 
 def _at_run_time(stats: TensorStats, codes: tuple[int, int]) -> ErrorParts:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 import pandas as pd
+import torch
 
 from qexplore.analysis.error_curve import ErrorCurve, error_curve
 from qexplore.analysis.tables import Histogram, histogram
@@ -61,8 +62,7 @@ class Prediction:
             raise QexploreError(f"The {kind} {name!r} is not quantized by this recipe.")
         if tensor.weight is None:
             return self.calibration.stats[name]
-        weight = tensor.weight
-        return kept(self.calibration, ("stats", id(weight)), lambda: measure(weight))
+        return weight_stats(self.calibration, tensor.weight)
 
     def histogram(self, kind: str, name: str) -> Histogram | None:
         """Counts of the float values of a quantized tensor; None where the recipe does not quantize it."""
@@ -88,3 +88,8 @@ def kept(calibration: Calibration, key: Hashable, make: Callable[[], Made]) -> M
     if key not in calibration.cache:
         calibration.cache[key] = make()
     return calibration.cache[key]
+
+
+def weight_stats(calibration: Calibration, weight: torch.Tensor) -> TensorStats:
+    """Statistics of a weight that a plan of this calibration holds."""
+    return kept(calibration, ("stats", id(weight)), lambda: measure(weight))

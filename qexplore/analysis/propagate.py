@@ -105,7 +105,7 @@ def channel_power(stats: TensorStats) -> torch.Tensor:
     """Mean square of each channel, or of the whole tensor as one entry."""
     if stats.channel_power is not None:
         return stats.channel_power
-    return torch.tensor([stats.squares / max(stats.count, 1)], dtype=torch.float64)
+    return torch.tensor([stats.power], dtype=torch.float64)
 
 
 def _inputs(graph: FloatGraph, node: fx.Node) -> list[str]:

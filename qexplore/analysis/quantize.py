@@ -10,11 +10,11 @@ from typing import Any
 import torch
 from torch import nn
 
-from qexplore.analysis.checks import check_output, checked_graph
+from qexplore.analysis.checks import check_arguments, check_output, checked_graph
 from qexplore.analysis.compare import compare
 from qexplore.analysis.convert import convert_model
 from qexplore.analysis.run import Run
-from qexplore.analysis.size import file_bytes, layer_bytes, packed_away
+from qexplore.analysis.size import compared, file_bytes, layer_bytes, packed_away
 from qexplore.analysis.speed import benchmark
 from qexplore.analysis.tables import histograms, layer_table, tensor_table
 from qexplore.batches import call, checked, first_tensor
@@ -50,11 +50,7 @@ def quantize(
         QexploreError: the recipe does not fit the workload, the engine or the data; the message says what to do.
         Cancelled: `cancel` was set.
     """
-    for given, wanted in ((workload, Workload), (recipe, Recipe)):
-        if not isinstance(given, wanted):
-            raise QexploreError(
-                f"quantize got {given!r} for its {wanted.__name__.lower()}; give a qx.{wanted.__name__}."
-            )
+    check_arguments("quantize", (workload, Workload), (recipe, Recipe))
     started = time.perf_counter()
     report = progress or no_report
     if calibration is not None and calibration.workload is not workload:
@@ -147,7 +143,7 @@ def _size(model: nn.Module, conversion: Conversion) -> dict[str, Any]:
     before = file_bytes(model)
     estimated = conversion.int8 is None
     after = before - packed_away(list(conversion.tensors)) if conversion.int8 is None else file_bytes(conversion.int8)
-    return {"float_bytes": before, "int8_bytes": after, "ratio": before / after, "estimated": estimated}
+    return compared(before, after, estimated)
 
 
 def _pictures(model: nn.Module, conversion: Conversion, batch: Batch) -> dict[str, torch.Tensor]:

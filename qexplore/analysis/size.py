@@ -32,6 +32,11 @@ def layer_bytes(model: nn.Module, layers: list[str]) -> dict[str, int]:
     return totals
 
 
+def compared(before: int, after: int, estimated: bool) -> dict[str, float | int | bool]:
+    """The sizes of a float and a quantized model as `Run.size` has them, in bytes."""
+    return {"float_bytes": before, "int8_bytes": after, "ratio": before / after, "estimated": estimated}
+
+
 def packed_away(tensors: list[QuantizedTensor]) -> int:
     """Bytes that packing the quantized weights to their bits would save (each scale and zero_point costs 4).
 

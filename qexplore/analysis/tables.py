@@ -12,7 +12,7 @@ import torch
 
 from qexplore.analysis.compare import Comparison
 from qexplore.calibrate import TensorStats
-from qexplore.engines import Conversion, QuantizedTensor
+from qexplore.engines import Conversion, Layer, QuantizedTensor
 from qexplore.numerics.errors import ErrorMeter
 
 BINS = 256
@@ -25,6 +25,11 @@ class Histogram:
     lo: float
     hi: float
     counts: list[float]
+
+    @property
+    def edges(self) -> np.ndarray:
+        """Where the bins begin and end, [bins + 1]."""
+        return np.linspace(self.lo, self.hi, len(self.counts) + 1)
 
 
 def tensor_table(conversion: Conversion, comparison: Comparison, stats: dict[str, TensorStats]) -> pd.DataFrame:
@@ -97,29 +102,43 @@ def layer_table(
     alone (the lowest, where it has several); float_bytes, int8_bytes of its tensors.
     """
     measured = comparison.layers.get("int8", comparison.layers["simulated"])
-    activations = tensors[tensors.kind == "activation"].set_index("name")
-    weights = tensors[tensors.kind == "weight"].groupby("layer").sqnr_db.min()
+    activations, weights = by_kind(tensors)
     rows = []
     for layer in conversion.layers:
         error = measured.get(layer.name, ErrorMeter())
-        row: dict[str, Any] = {
-            "layer": layer.name,
-            "kind": layer.kind,
-            "output": layer.output,
-            "quantized": layer.quantized,
+        errors = {
             "sqnr_db": error.sqnr_db if error.count else math.nan,
             "mse": error.mse,
             "max_error": error.max_error if error.count else math.nan,
             "cosine": error.cosine if error.count else math.nan,
             "simulated_sqnr_db": comparison.layers["simulated"][layer.name].sqnr_db,
         }
-        for column in ("scale", "zero_point", "lo", "hi", "clipped"):
-            row[column] = activations[column].get(layer.output, math.nan)
-        row["weight_sqnr_db"] = weights.get(layer.name, math.nan)
-        row["float_bytes"] = float_bytes.get(layer.name, 0)
+        row = layer_row(layer, errors, activations, weights, float_bytes)
         row["int8_bytes"] = math.nan if int8_bytes is None else int8_bytes.get(layer.name, 0)
         rows.append(row)
     return pd.DataFrame(rows).set_index("layer")
+
+
+def by_kind(tensors: pd.DataFrame) -> tuple[pd.DataFrame, pd.Series]:
+    """Of a tensor table the activations by name, and the lowest SQNR of the weights of each layer."""
+    weights = tensors[tensors.kind == "weight"]
+    return tensors[tensors.kind == "activation"].set_index("name"), weights.groupby("layer").sqnr_db.min()
+
+
+def layer_row(
+    layer: Layer,
+    errors: dict[str, float],
+    activations: pd.DataFrame,
+    weights: pd.Series,
+    float_bytes: dict[str, int],
+) -> dict[str, Any]:
+    """The row of one layer (see `layer_table`) with the given errors; tables from `by_kind`."""
+    row = {"layer": layer.name, "kind": layer.kind, "output": layer.output, "quantized": layer.quantized, **errors}
+    for column in ("scale", "zero_point", "lo", "hi", "clipped"):
+        row[column] = activations[column].get(layer.output, math.nan)
+    row["weight_sqnr_db"] = weights.get(layer.name, math.nan)
+    row["float_bytes"] = float_bytes.get(layer.name, 0)
+    return row
 
 
 def histograms(conversion: Conversion, stats: dict[str, TensorStats]) -> dict[str, Histogram]:

@@ -136,7 +136,7 @@ def _stats(arrays: dict[str, torch.Tensor], position: int, kept: dict[str, Any])
     buckets[arrays[f"{position}.bucket"]] = arrays[f"{position}.bucket_count"]
     return TensorStats(
         **{key: kept[key] for key in SCALARS},
-        **{key: arrays.get(f"{position}.{key}") for key in ARRAYS},  # type: ignore[arg-type]
+        **{key: arrays.get(f"{position}.{key}") for key in ARRAYS},  # type: ignore[arg-type]  # batch_lo and batch_hi are always there
         buckets=buckets,
         samples=arrays[f"{position}.sample"].split(kept["samples"]),
     )

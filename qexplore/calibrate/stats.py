@@ -76,7 +76,12 @@ class TensorStats:
     @property
     def variance(self) -> float:
         """Variance of all values (divided by the count)."""
-        return max(self.squares / max(self.count, 1) - self.mean**2, 0.0)
+        return max(self.power - self.mean**2, 0.0)
+
+    @property
+    def power(self) -> float:
+        """Mean square of all values."""
+        return self.squares / max(self.count, 1)
 
     def merge(self, later: TensorStats) -> TensorStats:
         """Statistics of the batches of both, `self`'s first."""
@@ -135,8 +140,7 @@ class TensorStats:
     def _kept(self) -> np.ndarray:
         """How many raw values of each bucket to look at: few where they are far below the root mean square, and so
         below half a step of any sensible 8-bit grid."""
-        power = math.sqrt(self.squares / max(self.count, 1))
-        return np.where(power / 64 > MAGNITUDES, FEW, DENSE)
+        return np.where(math.sqrt(self.power) / 64 > MAGNITUDES, FEW, DENSE)
 
 
 def interleaved(each: Sequence[TensorStats]) -> TensorStats:

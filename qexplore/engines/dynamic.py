@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Collection
 
 import torch
 from torch import nn
@@ -14,7 +15,7 @@ from qexplore.engines.dynamic_simulated import stand_in
 from qexplore.engines.engine import Engine, using
 from qexplore.engines.observers import torch_observer
 from qexplore.errors import QexploreError
-from qexplore.numerics.affine import code_range, qparams
+from qexplore.numerics.affine import qparams
 from qexplore.recipe import Recipe, TensorSpec
 
 Places = dict[str, tuple[str, ...]]
@@ -53,6 +54,11 @@ def dynamic_layers(model: nn.Module, recipe: Recipe) -> dict[str, TensorSpec]:
     return specs
 
 
+def layers_of(model: nn.Module, quantized: Collection[str]) -> list[Layer]:
+    """A row for each layer that dynamic mode can quantize, and whether it does."""
+    return [Layer(name, type(model.get_submodule(name)).__name__, name, name in quantized) for name in eligible(model)]
+
+
 def convert_dynamic(model: nn.Module, recipe: Recipe, engine: Engine, calibration: Calibration) -> Conversion:
     """The dynamically quantized model and its simulation.
 
@@ -61,7 +67,7 @@ def convert_dynamic(model: nn.Module, recipe: Recipe, engine: Engine, calibratio
         calibration: only for the activation ranges in the tables; the model reads its own at run time.
     """
     specs = dynamic_layers(model, recipe)
-    quant_max = engine.dynamic_codes if recipe.activation.bits == 8 else code_range(recipe.activation.bits, False)[1]
+    _, quant_max = engine.run_time_codes(recipe.activation.bits)
     simulated = copy.deepcopy(model)
     tensors: list[QuantizedTensor] = []
     for name, spec in specs.items():
@@ -79,11 +85,7 @@ def convert_dynamic(model: nn.Module, recipe: Recipe, engine: Engine, calibratio
     if recipe.bits == 8:
         with using(engine.name):
             int8 = quantize_dynamic(model, {name: _qconfig(spec) for name, spec in specs.items()})
-    layers = [
-        Layer(name, type(module).__name__, name, name in specs)
-        for name, module in model.named_modules()
-        if type(module) in READS_INPUT
-    ]
+    layers = layers_of(model, specs)
     for converted in (simulated, int8):
         _leave_fast_path(converted)
     models = {"float": model, "simulated": simulated} | ({"int8": int8} if int8 is not None else {})

@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from qexplore.errors import QexploreError
+from qexplore.numerics.affine import code_range
 from qexplore.recipe import Recipe
 from qexplore.registry import Registry
 
@@ -32,6 +33,10 @@ class Engine:
     description: str
     affine_weights: bool
     dynamic_codes: int
+
+    def run_time_codes(self, bits: int) -> tuple[int, int]:
+        """Smallest and largest code of activations that are quantized at run time."""
+        return (0, self.dynamic_codes) if bits == 8 else code_range(bits, signed=False)
 
 
 TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)

@@ -15,14 +15,14 @@ from torch.ao.quantization import FixedQParamsObserver, MinMaxObserver, QConfig
 from torch.ao.quantization.quantize_fx import convert_to_reference_fx, prepare_fx
 
 from qexplore.batches import positional
-from qexplore.calibrate.collect import READS_INPUT, Calibration
+from qexplore.calibrate import Calibration
 from qexplore.calibrate.graph import FloatGraph
 from qexplore.engines.conversion import Layer
-from qexplore.engines.dynamic import dynamic_layers, layer_weights
+from qexplore.engines.dynamic import dynamic_layers, layer_weights, layers_of
 from qexplore.engines.engine import resolve_engine, using
 from qexplore.engines.fx import backend_config, qconfig_mapping
 from qexplore.engines.fx_names import Groups, check_reach
-from qexplore.engines.fx_tables import layers_of
+from qexplore.engines.fx_tables import layers_of as fx_layers
 from qexplore.engines.simulate import QUANTIZE, weighted
 from qexplore.recipe import Recipe
 from qexplore.workload import Batch
@@ -98,7 +98,7 @@ def plan_static(model: nn.Module, graph: FloatGraph, recipe: Recipe, example: Ba
         if layer is not None and recipe.specs_for(path) is not None:
             weight = layer.weight.detach().clone()
             tensors.append(PlannedTensor(path, "weight", path, recipe.rule_index(path), weight=weight))
-    return Plan(tuple(tensors), tuple(layers_of(groups, [(t.kind, t.layer) for t in tensors], recipe)[0]))
+    return Plan(tuple(tensors), tuple(fx_layers(groups, [(t.kind, t.layer) for t in tensors], recipe)[0]))
 
 
 def _marked(recipe: Recipe, rule: int | None) -> QConfig | None:
@@ -127,9 +127,4 @@ def plan_dynamic(model: nn.Module, recipe: Recipe, calibration: Calibration) -> 
         rule = recipe.rule_index(layer)
         for name, weight in layer_weights(layer, model.get_submodule(layer)).items():
             tensors.append(PlannedTensor(name, "weight", layer, rule, weight=weight.detach().clone()))
-    layers = [
-        Layer(name, type(module).__name__, name, name in chosen)
-        for name, module in model.named_modules()
-        if type(module) in READS_INPUT
-    ]
-    return Plan(tuple(tensors), tuple(layers))
+    return Plan(tuple(tensors), tuple(layers_of(model, chosen)))

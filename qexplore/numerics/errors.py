@@ -38,9 +38,7 @@ class ErrorMeter:
     @property
     def sqnr_db(self) -> float:
         """Signal-to-quantization-noise ratio 10 log10(sum x^2 / sum (x - y)^2), in dB; inf where equal."""
-        if self.noise == 0:
-            return math.inf
-        return 10 * math.log10(self.signal / self.noise) if self.signal else -math.inf
+        return ratio_db(self.signal, self.noise)
 
     @property
     def cosine(self) -> float:
@@ -58,6 +56,13 @@ def _energy(x: torch.Tensor) -> tuple[float, float]:
     if largest > 0 and not 1e-12 < largest < 1e12:
         x = x.double()
     return float(x.dot(x)), largest
+
+
+def ratio_db(signal: float, noise: float) -> float:
+    """10 log10(signal / noise) of two powers, in dB; inf without noise, -inf without signal."""
+    if noise == 0:
+        return math.inf
+    return 10 * math.log10(signal / noise) if signal else -math.inf
 
 
 def sqnr_db(reference: torch.Tensor, other: torch.Tensor) -> float:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 
 from qexplore.numerics.affine import along, code_range, qparams
+from qexplore.numerics.errors import ratio_db
 
 HALF = 0.501  # of a step, with room for float rounding: so far outside the codes rounding alone brings a value in
 
@@ -38,9 +39,7 @@ class ErrorParts:
     @property
     def sqnr_db(self) -> float:
         """10 log10(signal / mse) in dB; inf without error."""
-        if self.mse == 0:
-            return math.inf
-        return 10 * math.log10(self.signal / self.mse) if self.signal else -math.inf
+        return ratio_db(self.signal, self.mse)
 
 
 def error_parts(

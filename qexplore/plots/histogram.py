@@ -33,7 +33,7 @@ def tensor_histogram(shown: Shown, kind: str, name: str) -> go.Figure:
         sentence = f"The {kind} {name!r} was not seen during calibration."
     there = sentence is None
     counts = np.asarray(histogram.counts if there and histogram else [], dtype=float)
-    edges = np.linspace(histogram.lo, histogram.hi, len(counts) + 1) if there and histogram else np.zeros(1)
+    edges = histogram.edges if there and histogram else np.zeros(1)
     g = grid(row) if there and row else NOTHING
     channels, clipped = len(g.lo), beyond(edges, g)
     levels, every = g.shown_levels() if there else (edges[:0], 1)

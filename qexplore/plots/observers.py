@@ -30,7 +30,7 @@ def observers(prediction: Prediction, kind: str, name: str) -> go.Figure:
     chosen = np.array([each == spec.observer for each in choices.index])
     histogram = prediction.histogram(kind, name)
     counts = np.asarray(histogram.counts if histogram else [0.0])
-    edges = np.linspace(histogram.lo, histogram.hi, len(counts) + 1) if histogram else np.zeros(2)
+    edges = histogram.edges if histogram else np.zeros(2)
     places = np.arange(len(choices))
     hover = np.array(
         [

@@ -16,6 +16,7 @@ from qexplore.engines.fx import warm_up
 from qexplore.errors import Cancelled, QexploreError
 from qexplore.exclusive import exclusive
 from qexplore.plots.words import recipe_words
+from qexplore.progress import Cancel, Report, no_report, part
 from qexplore.recipe import Recipe
 from qexplore.widgets.controls import Controls
 from qexplore.widgets.errors import ErrorPanel
@@ -104,10 +105,9 @@ class Explorer(widgets.VBox):
             return
 
         def work(progress: Any, cancel: Any) -> tuple[Run, Prediction]:
-            if self._calibration is None:
-                self._calibration = calibrate(self.workload, progress=lambda m, f: progress(m, f * 0.1), cancel=cancel)
-            run = quantize(self.workload, recipe, self._calibration, progress=progress, cancel=cancel)
-            return run, predict(self._calibration, recipe)
+            calibration = self._calibrated(part(progress, 0.0, 0.1), cancel)
+            run = quantize(self.workload, recipe, calibration, progress=progress, cancel=cancel)
+            return run, predict(calibration, recipe)
 
         self.task.start(work)
 
@@ -118,11 +118,17 @@ class Explorer(widgets.VBox):
             with exclusive():
                 self.controls.know(inspect(self.workload))
                 warm_up()
-                if self._calibration is None:
-                    self._calibration = calibrate(self.workload)
+                self._calibrated()
             self._predict()
         except Exception as error:
             self._failed(error)
+
+    def _calibrated(self, report: Report = no_report, cancel: Cancel = None) -> Calibration:
+        """The calibration, made by whoever comes first; the other one waits for it."""
+        with exclusive(report, cancel):
+            if self._calibration is None:
+                self._calibration = calibrate(self.workload, progress=report, cancel=cancel)
+            return self._calibration
 
     def _changed(self) -> None:
         problem = self.controls.mode_problem
@@ -192,14 +198,15 @@ class Explorer(widgets.VBox):
             return
         run = self.runs[change["new"]]
         self.error_panel.clear()
-        self._show(run, None)
-        self.status.value = f"Showing run {change['new'] + 1}."
+        prediction = None
         try:
             assert self._calibration is not None
             if self._functions[change["new"]] == _functions(run.recipe):
-                self._show(run, predict(self._calibration, run.recipe))
+                prediction = predict(self._calibration, run.recipe)
         except Exception as error:
             self.error_panel.show(error, True, "Not predicted.")
+        self._show(run, prediction)
+        self.status.value = f"Showing run {change['new'] + 1}."
 
     def _choose(self, position: int, options: Sequence[tuple[str, int]] | None = None) -> None:
         """Set the drop-down of runs, without acting on it."""

@@ -39,7 +39,7 @@ def facts(mapping: AffineMapping, values: Values) -> str:
         ),
         (
             "RMSE / scale",
-            f"{math.sqrt(parts.mse) / mapping.scale:.4g}",
+            f"{mapping.rmse_in_steps(parts):.4g}",
             f"ideal: 1/√12 = {1 / math.sqrt(12):.4f}",
         ),
     ]

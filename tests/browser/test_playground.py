@@ -121,4 +121,4 @@ def test_it_fits_the_page(lab: Lab, server: Server, theme: str) -> None:
         assert box and place["x"] - 1 <= box["x"] and box["x"] + box["width"] <= place["x"] + place["width"] + 1
     assert {"lo", "hi"} <= set(plot.locator(".textpoint").all_text_contents())
     playground.outputs.evaluate("place => place.scrollIntoView({block: 'start'})")
-    playground.screenshot(f"playground-{lab.page.viewport_size['width']}-{theme}")  # type: ignore[index]
+    playground.screenshot(f"playground-{lab.page.viewport_size['width']}-{theme}")
