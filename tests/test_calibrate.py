@@ -79,6 +79,33 @@ def test_merging_halves_equals_merging_one_by_one() -> None:
         assert torch.equal(a, b)
 
 
+@given(st.lists(st.floats(-4, 4, width=32), max_size=300), st.integers(0, 120), st.integers(1, 5))
+def test_tails_are_the_outermost_values_however_they_are_split(few: list[float], zeros: int, parts: int) -> None:
+    x = torch.cat([torch.tensor(few, dtype=torch.float32), torch.zeros(zeros), -torch.zeros(zeros // 2), torch.ones(1)])
+    x = x[torch.randperm(len(x), generator=torch.Generator().manual_seed(0))]
+    stats, tails = in_batches(x, parts), measure(x).tails
+    assert torch.equal(stats.tails, tails)
+    ordered = x.sort().values
+    low = int((ordered.unsqueeze(1) == tails).any(1).int().cumprod(0).sum())
+    high = int((ordered.unsqueeze(1) == tails).any(1).flip(0).int().cumprod(0).sum())
+    assert low + high >= len(x) or (low + high == len(tails) and max(low, high) <= 96)
+    assert stats.sample[1].sum() == pytest.approx(len(x))
+
+
+@pytest.mark.parametrize("size", [1e2, 1e4, 1e6])
+@pytest.mark.parametrize("parts", [1, 5], ids=lambda n: f"{n}-batches")
+def test_a_lone_outlier_that_is_not_sampled_counts_as_itself(parts: int, size: float) -> None:
+    x = torch.cat([normal(COUNT, seed=1), torch.tensor([size])])
+    samples = 1 << 12
+    first, *others = [measure(batch, samples=samples) for batch in x.chunk(parts)]
+    values, weights = functools.reduce(TensorStats.merge, others, first).sample
+    codes = code_range(8, signed=False)
+    mapping = qparams(x.min(), x.max(), *codes, symmetric=False)
+    rounded = fake_quantize(values, *mapping, *codes)
+    noise = (weights @ (values - rounded).double() ** 2) / weights.sum()
+    assert noise == pytest.approx(float((x - fake_quantize(x, *mapping, *codes)).double().square().mean()), rel=0.05)
+
+
 @pytest.mark.parametrize("parts", [1, 3, 40], ids=lambda n: f"{n}-batches")
 def test_samples_stay_few(parts: int) -> None:
     stats = in_batches(values("normal"), parts)

@@ -22,9 +22,9 @@ from qexplore.calibrate.stats import BUCKETS, TensorStats
 from qexplore.errors import QexploreError
 from qexplore.workload import Workload
 
-FORMAT = "qexplore calibration 1"
+FORMAT = "qexplore calibration 2"
 SCALARS = ("count", "nonfinite", "total", "squares")
-ARRAYS = ("batch_lo", "batch_hi", "channel_lo", "channel_hi", "channel_power")
+ARRAYS = ("batch_lo", "batch_hi", "tails", "channel_lo", "channel_hi", "channel_power")
 
 
 @dataclass(frozen=True, repr=False)

@@ -8,7 +8,7 @@ from functools import lru_cache
 
 import torch
 
-from qexplore.calibrate.stats import BUCKETS, SAMPLES, TensorStats, bucket_of
+from qexplore.calibrate.stats import BUCKETS, SAMPLES, TensorStats, bucket_of, tails
 
 PIECE = 1 << 18
 LONG = 128
@@ -68,9 +68,8 @@ def measure(
         flat = flat[::every].contiguous()
     sample = flat[_scattered(flat.numel(), samples)] if flat.numel() > samples else flat.clone()
     total, squares, buckets = _counts(flat, known.buckets if known else None)
-    return TensorStats(
-        flat.numel(), nonfinite, lo.reshape(1), hi.reshape(1), total, squares, buckets, (sample,), *channels
-    )
+    kept = ((sample,), tails(flat, buckets))
+    return TensorStats(flat.numel(), nonfinite, lo.reshape(1), hi.reshape(1), total, squares, buckets, *kept, *channels)
 
 
 def _every(count: int, limit: int | None) -> int:
@@ -124,7 +123,7 @@ def _channel_power(x: torch.Tensor, axis: int, limit: int | None) -> torch.Tenso
         rows = rows[:, :, ::every] if rows.shape[2] >= rows.shape[0] else rows[::every]
         rows = rows.contiguous()
     norm = torch.linalg.vector_norm(rows, dim=2)  # many times faster than squares in float64
-    if not norm.isfinite().all():
+    if not math.isfinite(norm.sum()):
         norm = torch.linalg.vector_norm(rows, dim=2, dtype=torch.float64)
     return norm.double().square().sum(0) * (rows.shape[1] / rows.numel())
 

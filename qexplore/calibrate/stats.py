@@ -15,6 +15,7 @@ SAMPLES = 1 << 18
 SPREAD = 32
 FEW = 8
 DENSE = 96
+TAIL = 96
 
 
 @dataclass(frozen=True, repr=False, eq=False)
@@ -31,6 +32,8 @@ class TensorStats:
             bits): no range is needed beforehand, and counts of batches add up.
         samples: one float32 array of raw values a batch, evenly scattered; halved whenever the number of batches
             doubles, so that all together stay below 262144.
+        tails: float32, every value of the outermost buckets that together hold at most 96 values, at each end: an
+            outlier counts as itself, whether or not it is among the samples.
         channel_lo, channel_hi: float32 [channels], exact minimum and maximum of each channel over all batches;
             None for a tensor without channels, with non-finite values, or whose number of channels changes.
         channel_power: float64 [channels], mean square of each channel; None as above.
@@ -44,6 +47,7 @@ class TensorStats:
     squares: float
     buckets: torch.Tensor
     samples: tuple[torch.Tensor, ...]
+    tails: torch.Tensor
     channel_lo: torch.Tensor | None = None
     channel_hi: torch.Tensor | None = None
     channel_power: torch.Tensor | None = None
@@ -86,6 +90,7 @@ class TensorStats:
     def merge(self, later: TensorStats) -> TensorStats:
         """Statistics of the batches of both, `self`'s first."""
         samples = _thin(self.samples + later.samples)
+        buckets = self.buckets + later.buckets
         return TensorStats(
             self.count + later.count,
             self.nonfinite + later.nonfinite,
@@ -93,8 +98,9 @@ class TensorStats:
             torch.cat([self.batch_hi, later.batch_hi]),
             self.total + later.total,
             self.squares + later.squares,
-            self.buckets + later.buckets,
+            buckets,
             samples,
+            tails(torch.cat([self.tails, later.tails]), buckets),
             *_merged_channels(self, later),
         )
 
@@ -115,7 +121,10 @@ class TensorStats:
 
     def _weighed(self, most: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
         """Values and weights, with at most about `most` [buckets] of a bucket's values that occur once."""
-        raw = torch.cat(self.samples).numpy() if self.samples else np.empty(0, np.float32)
+        raw = torch.cat([*self.samples, self.tails])
+        whole = torch.zeros(BUCKETS, dtype=torch.bool).index_fill_(0, bucket_of(self.tails).long(), True)
+        among = len(raw) - len(self.tails)
+        raw = torch.cat([raw[:among][~whole[bucket_of(raw[:among])]], self.tails]).numpy()
         values, times = np.unique(raw, return_counts=True)
         bucket = bucket_of(torch.from_numpy(values)).numpy()
         held = np.bincount(bucket, times, BUCKETS)
@@ -172,10 +181,24 @@ def bucket_of(x: torch.Tensor) -> torch.Tensor:
     return (x.contiguous().view(torch.int32) >> 19).add_(BUCKETS // 2)
 
 
+def tails(values: torch.Tensor, buckets: torch.Tensor) -> torch.Tensor:
+    """Those of `values`, sorted, in the outermost of `buckets` that together hold at most TAIL values, at each end."""
+    x, rising = values.numpy(), buckets.numpy()[ORDER]
+    rising[ZERO] += rising[ZERO - 1]
+    rising[ZERO - 1] = 0
+    below = rising.cumsum()
+    low = int(below.searchsorted(TAIL, "right"))
+    high = int(below.searchsorted(below[-1] - TAIL)) + 1
+    if 0 < low < BUCKETS and 0 < high < BUCKETS:  # comparing is many times faster than the bucket of every value
+        x = x[np.flatnonzero((x < LEAST[low]) | (x > LARGEST[high - 1]))]
+    rank = RANK[bucket_of(torch.from_numpy(x)).numpy()]
+    return torch.from_numpy(np.sort(x[(rank < low) | (rank >= high)]))
+
+
 def _within_buckets(bucket: torch.Tensor) -> torch.Tensor:
     """SPREAD values evenly spaced in each bucket."""
     steps = ((torch.arange(SPREAD) * 2 + 1) << 18) // SPREAD
-    return (((bucket - BUCKETS // 2) << 19)[:, None] + steps).to(torch.int32).view(torch.float32).flatten()
+    return (PATTERNS[bucket, None] + steps).to(torch.int32).view(torch.float32).flatten()
 
 
 def _thin(samples: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
@@ -189,4 +212,14 @@ def sample_share(batches: int, total: int = SAMPLES) -> int:
     return max(total >> (batches - 1).bit_length(), 1)
 
 
-MAGNITUDES = np.abs(((np.arange(BUCKETS) - BUCKETS // 2) << 19).astype(np.int32).view(np.float32))
+PATTERNS = ((torch.arange(BUCKETS) - BUCKETS // 2) << 19).to(torch.int32)  # the first of each bucket
+MAGNITUDES = PATTERNS.view(torch.float32).abs().numpy()
+NEGATIVE = np.arange(BUCKETS) < BUCKETS // 2
+ZERO = BUCKETS // 2
+ORDER = np.concatenate([np.arange(ZERO)[::-1], np.arange(ZERO, BUCKETS)])  # buckets by rising value
+RANK = ORDER.argsort()
+RANK[0] = ZERO  # -0.0 counts as 0
+FIRST, LAST = PATTERNS.numpy()[ORDER], PATTERNS.numpy()[ORDER] + (1 << 19) - 1
+LEAST = np.where(NEGATIVE, LAST, FIRST).astype(np.int32).view(np.float32)  # by rank
+LARGEST = np.where(NEGATIVE, FIRST, LAST).astype(np.int32).view(np.float32)
+LEAST[ZERO], LARGEST[ZERO - 1] = LEAST[ZERO - 1], LARGEST[ZERO - 2]
