@@ -124,6 +124,8 @@ class Recipe:
         overflow_guard: keeps 8-bit products from saturating on CPUs without VNNI: "activations" (7-bit codes),
             "weights" (codes within +-64), "none", or "auto" (weights where this CPU needs it).
         epochs: epochs of fine-tuning in QAT mode.
+        steps: names of the preparation steps that change the float model before it is quantized, in their order
+            (`qexplore.analysis.steps`), such as "equalize" or "bias_correction".
     """
 
     mode: str = "static"
@@ -135,6 +137,7 @@ class Recipe:
     seed: int = 0
     overflow_guard: str = "auto"
     epochs: int = 3
+    steps: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if not isinstance(self.rules, list | tuple):
@@ -150,6 +153,11 @@ class Recipe:
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int) or not least <= value < 2**63:
                 raise QexploreError(f"{name} is {value!r}; give a whole number from {least} up, below 2**63.")
+        if not isinstance(self.steps, list | tuple) or not all(isinstance(step, str) for step in self.steps):
+            raise QexploreError(f'steps is {self.steps!r}; give a list of names, such as ("equalize",).')
+        object.__setattr__(self, "steps", tuple(self.steps))
+        if len(set(self.steps)) < len(self.steps):
+            raise QexploreError(f"steps is {self.steps!r}; name each step once.")
         for rule in self.rules:
             if not isinstance(rule, LayerRule):
                 raise QexploreError(f"rules holds {rule!r}; give LayerRule(pattern, ...) entries.")
