@@ -2,7 +2,22 @@
 
 from typing import Any
 
-from qexplore.analysis import ErrorCurve, Prediction, Run, benchmark, error_curve, load_run, predict, quantize
+from qexplore.analysis import (
+    Diagnosis,
+    ErrorCurve,
+    Ledger,
+    Prediction,
+    Run,
+    Sensitivity,
+    benchmark,
+    diagnose,
+    error_curve,
+    error_ledger,
+    load_run,
+    predict,
+    quantize,
+    sensitivity,
+)
 from qexplore.calibrate import Calibration, TensorStats, calibrate, load_calibration
 from qexplore.calibrate.observers import Option, observer
 from qexplore.errors import Cancelled, QexploreError
@@ -12,25 +27,31 @@ from qexplore.workload import Workload, workload, workloads
 __all__ = [
     "Calibration",
     "Cancelled",
+    "Diagnosis",
     "ErrorCurve",
     "LayerRule",
+    "Ledger",
     "Option",
     "Prediction",
     "QexploreError",
     "Recipe",
     "Run",
+    "Sensitivity",
     "TensorSpec",
     "TensorStats",
     "Workload",
     "benchmark",
     "calibrate",
+    "diagnose",
     "error_curve",
+    "error_ledger",
     "explore",
     "load_calibration",
     "load_run",
     "observer",
     "predict",
     "quantize",
+    "sensitivity",
     "workload",
     "workloads",
 ]

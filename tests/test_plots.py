@@ -138,8 +138,8 @@ def axes(figure: go.Figure) -> dict[str, dict]:
 
 def test_tabs_are_the_figures_of_one_run() -> None:
     assert list(plots.PLOTS) == [
-        "Error by layer", "Activations", "Weights", "Channels", "Codes", "Observers", "Clip range", "Size", "Speed",
-        "Training", "Pictures",
+        "Error by layer", "Three-way", "Activations", "Weights", "Channels", "Codes", "Observers", "Clip range",
+        "Size", "Speed", "Training", "Pictures",
     ]  # fmt: skip
     assert plots.PLOTS["Weights"].tensors == ("weight",)
     assert plots.PLOTS["Codes"].tensors == ("activation", "weight")
@@ -157,7 +157,7 @@ def test_every_run_gives_the_same_shape_of_figure(runs: dict[str, qx.Run]) -> No
                 tuple(sorted(axes(figure))),
             )
             shapes.setdefault(title.partition("/")[0], set()).add(shape)
-    assert len(shapes) == 8
+    assert len(shapes) == 9
     assert all(len(found) == 1 for found in shapes.values()), shapes
     overviews = [plots.runs_overview(some) for some in ([], [runs["static"]], list(runs.values()))]
     assert len({tuple(trace.type for trace in figure.data) for figure in overviews}) == 1

@@ -149,6 +149,7 @@ def test_json_names_every_setting() -> None:
     recipe = json.loads(Recipe(rules=[LayerRule("fc", keep_float=True)]).to_json())
     assert set(recipe) == {
         "mode", "activation", "weight", "fuse", "engine", "rules", "seed", "overflow_guard", "epochs",
+        "steps",
     }  # fmt: skip
     assert set(recipe["weight"]) == {"observer", "bits", "symmetric", "per_channel", "options"}
     assert set(recipe["rules"][0]) == {"pattern", "keep_float", "activation", "weight"}

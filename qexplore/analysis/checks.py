@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
+from qexplore.analysis.steps.step import split
 from qexplore.batches import call, first_tensor
 from qexplore.calibrate.graph import FloatGraph, UntraceableError, float_copy, layer_names, trace
 from qexplore.engines.dynamic import NOTHING_DYNAMIC, dynamic_layers, eligible
@@ -67,10 +68,11 @@ def check_recipe(recipe: Recipe, model: nn.Module, graph: FloatGraph | None) -> 
     """Refuse a recipe that does not fit the model.
 
     Raises:
-        QexploreError: an unknown observer or option, a rule that matches no layer, a layer that cannot be quantized so,
-            or nothing for dynamic mode to quantize.
+        QexploreError: an unknown observer, option or step, steps in a wrong order, a rule that matches no layer, a
+            layer that cannot be quantized so, or nothing for dynamic mode to quantize.
     """
     check_observers(recipe)
+    split(recipe)
     _check_rules(recipe, layer_names(model, graph))
     if recipe.mode == "dynamic":
         dynamic_layers(model, recipe)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import pandas as pd
 import torch
@@ -12,7 +13,7 @@ from qexplore.analysis.checks import NOTHING_LEFT
 from qexplore.analysis.finetune import finetune
 from qexplore.batches import call
 from qexplore.calibrate import Calibration
-from qexplore.calibrate.graph import FloatGraph
+from qexplore.calibrate.graph import FloatGraph, trace
 from qexplore.engines import Conversion, Engine
 from qexplore.engines.dynamic import convert_dynamic
 from qexplore.engines.fx import convert, prepare
@@ -41,7 +42,7 @@ def convert_model(
     """The conversion and, in QAT mode, the history of its training (empty otherwise).
 
     Args:
-        model: a copy of the workload's model, in eval mode; left as it is.
+        model: the workload's model, a copy or as preparation steps left it, in eval mode; left as it is.
         graph: its trace; None only in dynamic mode.
         guard: the overflow guard in force.
         evaluate: measures a model with the workload's metric.
@@ -91,3 +92,14 @@ def convert_model(
         raise QexploreError(
             f"Engine {engine.name!r} cannot convert this model: {first_line(error)}; {REMEDY} or take another engine."
         ) from error
+
+
+def against(conversion: Conversion, reference: nn.Module) -> Conversion:
+    """The conversion with `reference` as the float model that its layers are compared with.
+
+    Args:
+        reference: a float model with the same modules and operations as the one that was converted.
+    """
+    probe = conversion.probes["float"]
+    model = trace(reference).module if probe.by_node else reference
+    return replace(conversion, probes=conversion.probes | {"float": replace(probe, model=model)})

@@ -14,6 +14,8 @@ from qexplore.analysis.checks import NOTHING_LEFT, check_arguments, check_recipe
 from qexplore.analysis.predict_tensor import predicted_noise, predicted_tensor, spec_in_force
 from qexplore.analysis.prediction import Prediction, kept
 from qexplore.analysis.size import compared, file_bytes, layer_bytes, packed_away
+from qexplore.analysis.steps.prepare import reference_calibration
+from qexplore.analysis.steps.step import split
 from qexplore.analysis.tables import by_kind, layer_row, tensor_row
 from qexplore.calibrate import Calibration, TensorStats
 from qexplore.calibrate.graph import FloatGraph, output_name
@@ -31,13 +33,18 @@ def predict(calibration: Calibration, recipe: Recipe) -> Prediction:
     """Ranges, scales and errors of every tensor under `recipe`, in milliseconds.
 
     The first recipe of a new structure (mode, fusion, which layers rules match) takes up to half a second longer:
-    torch.ao says once which tensors it would quantize.
+    torch.ao says once which tensors it would quantize. Steps that keep the model's function, such as "equalize", are
+    applied then, with a calibration pass for each; the effect of others is left out (`Prediction.unpredicted`).
 
     Raises:
         QexploreError: the recipe does not fit the model or the engine, an observer failed, or a tensor has NaN values.
     """
     check_arguments("predict", (calibration, Calibration), (recipe, Recipe))
     model, graph = _model(calibration, recipe)
+    reference = reference_calibration(calibration, recipe)
+    if reference is not calibration:
+        calibration = reference
+        model, graph = _model(calibration, recipe)
     plan = _plan(calibration, model, graph, recipe)
     if not plan.tensors:
         raise QexploreError(NOTHING_LEFT)
@@ -69,6 +76,9 @@ def predict(calibration: Calibration, recipe: Recipe) -> Prediction:
         size=_size(calibration, model, list(quantized.values())),
         quantized=quantized,
         specs=specs,
+        plan=plan,
+        graph=graph,
+        unpredicted=split(recipe)[1],
     )
 
 

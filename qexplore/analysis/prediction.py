@@ -12,9 +12,11 @@ import torch
 from qexplore.analysis.error_curve import ErrorCurve, error_curve
 from qexplore.analysis.tables import Histogram, histogram
 from qexplore.calibrate import Calibration, TensorStats
+from qexplore.calibrate.graph import FloatGraph
 from qexplore.calibrate.measure import measure
 from qexplore.calibrate.observers import OBSERVERS
 from qexplore.engines import QuantizedTensor
+from qexplore.engines.plan import Plan
 from qexplore.errors import QexploreError
 from qexplore.recipe import Recipe, TensorSpec
 
@@ -26,7 +28,8 @@ class Prediction:
     """What `predict` found. In QAT mode it describes the start of the training.
 
     Attributes:
-        calibration, recipe: what it was made from; `engine` and `overflow_guard` are what "auto" comes to.
+        calibration, recipe: what it was made from (the calibration after the steps that keep the model's function);
+            `engine` and `overflow_guard` are what "auto" comes to.
         tensors: a row per quantized tensor with the columns of `Run.tensors` and rounding_mse, clipping_mse (the parts
             of mse) and codes_used (share of the codes that values get).
         layers: a row per layer, indexed by name, with columns of `Run.layers`: its sqnr_db and mse are those of the
@@ -35,6 +38,9 @@ class Prediction:
         size: as `Run.size`, computed for packed codes.
         quantized: the tensors with their mappings, by (kind, name).
         specs: the spec in force for each, by (kind, name), with the bits that an overflow guard leaves.
+        plan: what is quantized, and the float graph it is read off.
+        graph: the float model's trace; None where it cannot be traced.
+        unpredicted: names of the recipe's steps whose effect is left out.
     """
 
     calibration: Calibration
@@ -47,6 +53,9 @@ class Prediction:
     size: dict[str, float | int | bool]
     quantized: dict[tuple[str, str], QuantizedTensor]
     specs: dict[tuple[str, str], TensorSpec]
+    plan: Plan
+    graph: FloatGraph | None
+    unpredicted: tuple[str, ...]
 
     def __repr__(self) -> str:
         return f"<Prediction for {self.calibration.workload.name!r}: output SQNR {self.output_sqnr_db:.1f} dB>"

@@ -12,14 +12,17 @@ from torch import nn
 
 from qexplore.analysis.checks import check_arguments, check_output, checked_graph
 from qexplore.analysis.compare import compare
-from qexplore.analysis.convert import convert_model
+from qexplore.analysis.convert import against, convert_model
+from qexplore.analysis.predict import predict
 from qexplore.analysis.run import Run
 from qexplore.analysis.size import compared, file_bytes, layer_bytes, packed_away
 from qexplore.analysis.speed import benchmark
+from qexplore.analysis.steps.prepare import prepared
 from qexplore.analysis.tables import histograms, layer_table, tensor_table
+from qexplore.analysis.three_way import three_way
 from qexplore.batches import call, checked, first_tensor
 from qexplore.calibrate import Calibration, calibrate
-from qexplore.calibrate.graph import float_copy
+from qexplore.calibrate.graph import float_copy, trace
 from qexplore.engines import Conversion, resolve_engine, resolve_guard
 from qexplore.engines.engine import using
 from qexplore.errors import Cancelled, QexploreError, first_line
@@ -67,12 +70,24 @@ def quantize(
         batches = list(checked(workload.calibration, workload.name))
         calibration = calibration or calibrate(workload, progress=part(report, 0.0, 0.1), cancel=cancel)
         check_output(model, batches[0])
+        start, reference, before, rest = model, model, calibration, report
+        weights: dict[str, torch.Tensor] = {}
+        if recipe.steps:
+            preparing, rest = part(report, 0.1, 0.5), part(report, 0.5, 1.0)
+            reference, start, calibration = prepared(workload, recipe, calibration, batches, preparing, cancel)
+            graph = None if graph is None else trace(start)
         qat = recipe.mode == "qat"
-        converting, comparing, measuring, timing = _parts(report, 0.1, *((0.8, 0.85, 0.95) if qat else (0.4, 0.6, 0.8)))
+        converting, comparing, measuring, timing = _parts(rest, 0.1, *((0.8, 0.85, 0.95) if qat else (0.4, 0.6, 0.8)))
         conversion, history = convert_model(
-            workload, model, graph, recipe, engine, guard, calibration, batches, evaluate, converting, cancel
+            workload, start, graph, recipe, engine, guard, calibration, batches, evaluate, converting, cancel
         )
+        if recipe.steps:
+            conversion = against(conversion, reference)
+        if start is not reference and not qat:  # training gives weights of its own
+            expected = predict(before, recipe).quantized.values()
+            weights = {t.name: t.weight for t in expected if t.weight is not None}
         comparison = compare(conversion, batches, COMPARED_BATCHES, comparing, cancel)
+        on_same_inputs = three_way(conversion, batches[:1])
         models = {"float": model, "simulated": conversion.simulated, "int8": conversion.int8}
         metrics: dict[str, float | None] = {}
         for position, (kind, candidate) in enumerate(models.items()):
@@ -85,7 +100,7 @@ def quantize(
     best = "simulated" if conversion.int8 is None else "int8"
     metrics |= {"agreement": comparison.agreement(best), "sqnr_db": comparison.outputs[best].sqnr_db}
     names = [layer.name for layer in conversion.layers]
-    tensors = tensor_table(conversion, comparison, calibration.stats)
+    tensors = tensor_table(conversion, comparison, calibration.stats, weights)
     int8_bytes = layer_bytes(conversion.int8, names) if conversion.int8 is not None else None
     report("Done", 1.0)
     return Run(
@@ -96,7 +111,7 @@ def quantize(
         engine=engine.name,
         overflow_guard=guard,
         tensors=tensors,
-        layers=layer_table(conversion, comparison, tensors, layer_bytes(model, names), int8_bytes),
+        layers=layer_table(conversion, comparison, tensors, layer_bytes(model, names), int8_bytes).join(on_same_inputs),
         metrics=metrics,
         size=_size(model, conversion),
         speed=speed,

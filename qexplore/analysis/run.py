@@ -27,7 +27,8 @@ class Run:
         workload, metric, higher_is_better: of the workload.
         recipe: as asked for; `engine` and `overflow_guard` are what "auto" came to.
         tensors: a row per quantized tensor (see `tables.tensor_table`).
-        layers: a row per layer, indexed by name (see `tables.layer_table`).
+        layers: a row per layer, indexed by name (see `tables.layer_table`, and `three_way.three_way` for the columns of
+            int8 against its simulation on the same inputs, measured on the first calibration batch).
         metrics: "float", "simulated", "int8" (None where only simulated): the workload's metric; "agreement": share
             of decisions that equal float's (None where the output is no choice among classes); "sqnr_db": of
             the model's output; both on the first four calibration batches, as the errors of layers. (The errors of

@@ -32,8 +32,13 @@ class Histogram:
         return np.linspace(self.lo, self.hi, len(self.counts) + 1)
 
 
-def tensor_table(conversion: Conversion, comparison: Comparison, stats: dict[str, TensorStats]) -> pd.DataFrame:
+def tensor_table(
+    conversion: Conversion, comparison: Comparison, stats: dict[str, TensorStats], weights: dict[str, torch.Tensor]
+) -> pd.DataFrame:
     """A row per quantized tensor.
+
+    Args:
+        weights: the float weights that quantized ones are compared with, by name, where preparation steps changed them.
 
     Columns: name, kind ("activation" | "weight"), layer, observer, bits, lo and hi (the smallest and largest value
     the codes can stand for), scale, zero_point, quant_min, quant_max, observed_min and observed_max (of the
@@ -44,7 +49,7 @@ def tensor_table(conversion: Conversion, comparison: Comparison, stats: dict[str
     for t in conversion.tensors:
         if t.weight is not None:
             meter, values = ErrorMeter(), t.weight.numel()
-            meter.add(t.weight, t.fake_quantize(t.weight))
+            meter.add(weights.get(t.name, t.weight), t.fake_quantize(t.weight))
             clipped = t.clipped(t.weight)
         else:
             meter, values, clipped = comparison.tensors[t.name], comparison.values[t.name], comparison.clipped[t.name]

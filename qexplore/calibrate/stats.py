@@ -121,10 +121,9 @@ class TensorStats:
 
     def _weighed(self, most: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
         """Values and weights, with at most about `most` [buckets] of a bucket's values that occur once."""
-        raw = torch.cat([*self.samples, self.tails])
+        sampled = torch.cat([*self.samples, self.tails[:0]])
         whole = torch.zeros(BUCKETS, dtype=torch.bool).index_fill_(0, bucket_of(self.tails).long(), True)
-        among = len(raw) - len(self.tails)
-        raw = torch.cat([raw[:among][~whole[bucket_of(raw[:among])]], self.tails]).numpy()
+        raw = torch.cat([sampled[~whole[bucket_of(sampled)]], self.tails]).numpy()
         values, times = np.unique(raw, return_counts=True)
         bucket = bucket_of(torch.from_numpy(values)).numpy()
         held = np.bincount(bucket, times, BUCKETS)

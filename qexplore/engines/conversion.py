@@ -54,12 +54,14 @@ class QuantizedTensor:
         return fake_quantize(x, scale, zero_point, self.quant_min, self.quant_max, self.axis)
 
     def clipped(self, x: torch.Tensor) -> int:
-        """Number of values more than half a step outside the grid, which rounding alone does not bring in."""
-        if self.at_run_time:
-            return 0
+        """Number of values `outside`."""
+        return 0 if self.at_run_time else int(self.outside(x).sum())
+
+    def outside(self, x: torch.Tensor) -> torch.Tensor:
+        """Where values lie more than half a step outside the grid, from where rounding alone does not bring them in."""
         lo, hi = (along(edge, x, self.axis) for edge in self.grid())
         half = along(self.scale, x, self.axis) * 0.501  # a thousandth of a step for float rounding
-        return int(((x < lo - half) | (x > hi + half)).sum())
+        return (x < lo - half) | (x > hi + half)
 
     def grid(self) -> tuple[torch.Tensor, torch.Tensor]:
         """Smallest and largest value that can be represented (one entry, or one a channel)."""
@@ -137,6 +139,7 @@ class Conversion:
         tensors, layers: what was quantized, in the order the model computes it.
         probes: where "float", "simulated" and (if there is one) "int8" give each layer's output; "float"
             also gives every quantized activation, under its tensor name behind "tensor:".
+        engine: name of the engine whose kernels `int8` was made for.
     """
 
     int8: nn.Module | None
@@ -144,3 +147,4 @@ class Conversion:
     tensors: tuple[QuantizedTensor, ...]
     layers: tuple[Layer, ...]
     probes: dict[str, Probe]
+    engine: str

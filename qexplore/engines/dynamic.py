@@ -92,7 +92,7 @@ def convert_dynamic(model: nn.Module, recipe: Recipe, engine: Engine, calibratio
     outputs: Places = {layer.name: (layer.name,) for layer in layers}
     reads: Places = {t.layer: (f"tensor:{t.name}",) for t in tensors if t.kind == "activation"}
     probes = {kind: Probe(m, outputs, False, reads if kind == "float" else {}) for kind, m in models.items()}
-    return Conversion(int8, simulated, tuple(tensors), tuple(layers), probes)
+    return Conversion(int8, simulated, tuple(tensors), tuple(layers), probes, engine.name)
 
 
 def _qconfig(spec: TensorSpec) -> QConfig:

@@ -98,7 +98,7 @@ def convert(prepared: Prepared) -> Conversion:
     if int8 is not None:
         places = int8_places(int8, attributes)
         probes["int8"] = node_probe(int8, {name: places[node] for name, node in nodes.items() if node in places})
-    return Conversion(int8, reference, tuple(tensors), tuple(layers), probes)
+    return Conversion(int8, reference, tuple(tensors), tuple(layers), probes, prepared.engine.name)
 
 
 def warm_up() -> None:

@@ -6,11 +6,11 @@ The structure is read off a model that torch.ao prepared, with observers that on
 from __future__ import annotations
 
 import copy
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
-from torch import nn
+from torch import fx, nn
 from torch.ao.quantization import FixedQParamsObserver, MinMaxObserver, QConfig
 from torch.ao.quantization.quantize_fx import convert_to_reference_fx, prepare_fx
 
@@ -23,7 +23,7 @@ from qexplore.engines.engine import resolve_engine, using
 from qexplore.engines.fx import backend_config, qconfig_mapping
 from qexplore.engines.fx_names import Groups, check_reach
 from qexplore.engines.fx_tables import layers_of as fx_layers
-from qexplore.engines.simulate import QUANTIZE, weighted
+from qexplore.engines.simulate import QUANTIZE, weighted, without_quantizers
 from qexplore.recipe import Recipe
 from qexplore.workload import Batch
 
@@ -54,10 +54,19 @@ class PlannedTensor:
 
 @dataclass(frozen=True)
 class Plan:
-    """The tensors and layers that a recipe quantizes, in the order the model computes them."""
+    """The tensors and layers that a recipe quantizes, in the order the model computes them.
+
+    Attributes:
+        graph: the float model as it will be quantized, with BatchNorm folded in where fused; None in dynamic mode.
+        reads: name of the quantized tensor that a node reads, by the names of the node and of the one that gives it.
+        float_nodes: the node of the float model whose value a node of `graph` has, by name.
+    """
 
     tensors: tuple[PlannedTensor, ...]
     layers: tuple[Layer, ...]
+    graph: fx.GraphModule | None = None
+    reads: dict[tuple[str, str], str] = field(default_factory=dict)
+    float_nodes: dict[str, str] = field(default_factory=dict)
 
 
 class _Marker(MinMaxObserver):
@@ -98,7 +107,22 @@ def plan_static(model: nn.Module, graph: FloatGraph, recipe: Recipe, example: Ba
         if layer is not None and recipe.specs_for(path) is not None:
             weight = layer.weight.detach().clone()
             tensors.append(PlannedTensor(path, "weight", path, recipe.rule_index(path), weight=weight))
-    return Plan(tuple(tensors), tuple(fx_layers(groups, [(t.kind, t.layer) for t in tensors], recipe)[0]))
+    layers = fx_layers(groups, [(t.kind, t.layer) for t in tensors], recipe)[0]
+    reads = _reads(groups, reference)
+    without_quantizers(reference)
+    float_nodes = {last: groups.ends[first] for first, last in groups.lasts.items()}
+    return Plan(tuple(tensors), tuple(layers), reference, reads, float_nodes)
+
+
+def _reads(groups: Groups, reference: fx.GraphModule) -> dict[tuple[str, str], str]:
+    named = {id(observer): groups.output(first) for first, observer in groups.own_observers().items()}
+    return {
+        (reader.name, node.args[0].name): named[id(groups.observers[node.args[0].name])]
+        for node in reference.graph.nodes
+        if node.target in QUANTIZE
+        for user in node.users
+        for reader in user.users
+    }
 
 
 def _marked(recipe: Recipe, rule: int | None) -> QConfig | None:

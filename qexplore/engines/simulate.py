@@ -6,6 +6,7 @@ whole 8-bit range whatever the observer's quant_min and quant_max; here every te
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import torch
@@ -85,12 +86,40 @@ def simulate(reference: fx.GraphModule, observers: dict[str, Any], tensors: list
     for t in tensors:
         if t.kind == "weight":
             layer = weighted(reference.get_submodule(t.name))
-            quantizer = QuantDequant(t.scale, t.zero_point, t.quant_min, t.quant_max, torch.qint8, t.axis)
-            layer.weight = nn.Parameter(quantizer(layer.weight.detach()))
-            if getattr(layer, "padding_mode", "zeros") != "zeros":
-                layer.padding = (0,) * len(layer.kernel_size)  # the reference layer pads with zeros whatever it is told
-                layer.register_forward_pre_hook(_pad)
+            layer.weight = nn.Parameter(quantized_weight(t))
+            mend_padding(layer)
     return placed
+
+
+def quantized_weight(t: QuantizedTensor) -> torch.Tensor:
+    """The weight `t` as its codes represent it."""
+    assert t.weight is not None
+    return QuantDequant(t.scale, t.zero_point, t.quant_min, t.quant_max, torch.qint8, t.axis)(t.weight)
+
+
+def without_quantizers(reference: fx.GraphModule) -> None:
+    """Take every quantize-dequantize pair out of a reference model and have its layers use their weights as they are,
+    in place: a float model with BatchNorm folded in where fused."""
+    for node in list(reference.graph.nodes):
+        if node.target in QUANTIZE:
+            for user in list(node.users):
+                user.replace_all_uses_with(node.args[0])
+                reference.graph.erase_node(user)
+            reference.graph.erase_node(node)
+    reference.graph.eliminate_dead_code()
+    reference.recompile()
+    for module in reference.modules():
+        layer: Any = module
+        if hasattr(layer, "weight_scale"):
+            layer.get_weight = partial(getattr, layer, "weight")
+            mend_padding(layer)
+
+
+def mend_padding(layer: Any) -> None:
+    """Have a reference layer pad as it is told; of itself it pads with zeros."""
+    if getattr(layer, "padding_mode", "zeros") != "zeros":
+        layer.padding = (0,) * len(layer.kernel_size)
+        layer.register_forward_pre_hook(_pad)
 
 
 def _pad(layer: Any, args: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:

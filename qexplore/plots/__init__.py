@@ -6,6 +6,7 @@ Importing this enters figures in `PLOTS`, in the order of the explorer's tabs.
 # isort: off
 from qexplore.plots.tabs import PLOTS, Plot
 from qexplore.plots.layer_error import layer_error
+from qexplore.plots.three_way import three_way
 from qexplore.plots.activation_histogram import activation_histogram
 from qexplore.plots.weight_histogram import weight_histogram
 from qexplore.plots.channel_ranges import channel_ranges
@@ -32,6 +33,7 @@ __all__ = [
     "runs_overview",
     "size",
     "speed",
+    "three_way",
     "training",
     "weight_histogram",
 ]

@@ -68,6 +68,8 @@ def recipe_words(recipe: Recipe) -> list[str]:
     ]
     if not recipe.fuse:
         lines.append("layers not fused")
+    if recipe.steps:
+        lines.append(f"prepared: {', '.join(recipe.steps)}")
     if recipe.rules:
         kept = [rule.pattern for rule in recipe.rules if rule.keep_float]
         changed = len(recipe.rules) - len(kept)

@@ -1,0 +1,126 @@
+"""Recipes that mend what a diagnosis finds, and what each would gain."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
+
+from qexplore.analysis.causes import Cause
+from qexplore.analysis.linearize import SAMPLES
+from qexplore.analysis.predict import predict
+from qexplore.analysis.prediction import Prediction
+from qexplore.analysis.sensitivity import linearized, switches_of, whole_error
+from qexplore.analysis.steps.step import STEPS
+from qexplore.calibrate import Calibration
+from qexplore.engines.engine import supported_engines
+from qexplore.exclusive import exclusive
+from qexplore.isolate import seeded
+from qexplore.progress import no_report
+from qexplore.recipe import LayerRule, Recipe, TensorSpec
+
+
+@dataclass(frozen=True)
+class Fix:
+    """A recipe that mends something.
+
+    Attributes:
+        title: what it changes, for a button.
+        recipe: the whole new recipe.
+    """
+
+    title: str
+    recipe: Recipe
+
+
+@dataclass(frozen=True)
+class Expected:
+    """What the simulation of a recipe gives on some samples.
+
+    Attributes:
+        output_mse, sqnr_db: at the model's output.
+        unpredicted: the steps whose effect is not in it; they have to be run.
+    """
+
+    output_mse: float
+    sqnr_db: float
+    unpredicted: tuple[str, ...]
+
+
+def expected(calibration: Calibration, recipe: Recipe, samples: int = SAMPLES) -> Expected:
+    """Simulate a recipe on the samples of the ledger, without converting a model.
+
+    Raises:
+        QexploreError: the recipe does not fit, or the model cannot be traced.
+    """
+    with exclusive(), seeded(recipe.seed):
+        prediction = predict(calibration, recipe)
+        ats = linearized(prediction, samples, no_report, None, gradients=False)
+        return Expected(*whole_error(switches_of(prediction), ats), prediction.unpredicted)
+
+
+def fixes_of(prediction: Prediction, layer: str, kind: str, name: str, causes: Sequence[Cause]) -> tuple[Fix, ...]:
+    """What can be done about one layer: without each cause, the likeliest first, and kept float in the end.
+
+    Args:
+        kind, name: of the tensor the causes are of; kind "overflow" for sums that overflow, "" for the layer itself.
+    """
+    recipe, found = prediction.recipe, []
+    for cause in causes:
+        where = layer if kind == "weight" else _giver(prediction, name, layer)
+        what = f"weight of {name!r}" if kind == "weight" else f"tensor {name!r}"
+        found.append(Fix(f"{cause.fix} for the {what}", with_spec(recipe, where, kind, cause.spec)))
+        if cause.name == "channel imbalance" and "equalize" not in recipe.steps:
+            found.append(Fix("equalize channels across layers", replace(recipe, steps=("equalize", *recipe.steps))))
+    if kind == "overflow":
+        found.append(Fix("overflow guard: weights within ±64", replace(recipe, overflow_guard="weights")))
+        found += [
+            Fix(f"engine {engine}", replace(recipe, engine=engine))
+            for engine in ("onednn", "qnnpack")
+            if engine in supported_engines() and engine != prediction.engine
+        ]
+    if not causes and kind == "" and recipe.bits < 8:
+        weight = recipe.specs_for(layer)
+        assert weight is not None
+        found.append(Fix(f"8-bit weights in {layer!r}", with_spec(recipe, layer, "weight", replace(weight[1], bits=8))))
+    found.append(
+        Fix(f"keep {layer!r} float", replace(recipe, rules=(*recipe.rules, LayerRule(layer, keep_float=True))))
+    )
+    return tuple(dict((fix.recipe, fix) for fix in found).values())
+
+
+def model_fixes(prediction: Prediction, causes: Collection[str]) -> tuple[Fix, ...]:
+    """What can be done about the whole model."""
+    recipe, found = prediction.recipe, []
+    if not recipe.weight.per_channel:
+        per_channel = replace(recipe.weight, per_channel=True, observer="minmax", options={})
+        found.append(Fix("one scale per channel for all weights", replace(recipe, weight=per_channel)))
+    if recipe.activation.observer != "mse" and recipe.mode != "dynamic":
+        activation = replace(recipe.activation, observer="mse", options={})
+        found.append(Fix("ranges of least squared error for all activations", replace(recipe, activation=activation)))
+    if not recipe.fuse:
+        found.append(Fix("fuse Conv, BatchNorm and ReLU", replace(recipe, fuse=True)))
+    if recipe.mode != "dynamic":
+        order = [name for name in STEPS if name not in recipe.steps]
+        for name in sorted(order, key=lambda name: (not STEPS[name].keeps_function, name)):
+            if name == "equalize" and "channel imbalance" not in causes:
+                continue
+            steps = (name, *recipe.steps) if STEPS[name].keeps_function else (*recipe.steps, name)
+            found.append(Fix(f"step {name}: {STEPS[name].description}", replace(recipe, steps=steps)))
+    return tuple(found)
+
+
+def with_spec(recipe: Recipe, layer: str, kind: str, spec: TensorSpec) -> Recipe:
+    """The recipe with other settings for one layer's activation or weight; what its rules say of the other stays."""
+    now = recipe.specs_for(layer) or (recipe.activation, recipe.weight)
+    specs = dict(zip(("activation", "weight"), now, strict=True)) | {kind: spec}
+    own = {name: each if each != getattr(recipe, name) else None for name, each in specs.items()}
+    if not any(own.values()):
+        return recipe
+    rule = LayerRule(layer, activation=own["activation"], weight=own["weight"])
+    return replace(recipe, rules=(*recipe.rules, rule))
+
+
+def _giver(prediction: Prediction, tensor: str, reader: str) -> str:
+    """The layer whose rule decides on a tensor: the one that gives it, or for an input of the model its reader."""
+    given = prediction.quantized["activation", tensor].layer
+    return given if given in prediction.layers.index else reader

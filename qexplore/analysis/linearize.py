@@ -1,0 +1,142 @@
+"""The float model to first order: its values and how its output moves with each of them, for all layers at once.
+
+For v of random signs, E[(v . J e)^2] = |J e|^2 whatever the error e of a layer and the Jacobian J from it to the output
+(Hutchinson 1990, "A Stochastic Estimator of the Trace of the Influence Matrix"); the gradient of v . y gives v^T J for
+every layer in one backward pass.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import fx
+
+from qexplore.batches import batch_size, first_tensor, positional
+from qexplore.calibrate.graph import FloatGraph
+from qexplore.engines.switched import run_function
+from qexplore.progress import Cancel, Report, stop_if
+from qexplore.workload import Batch
+
+SAMPLES = 256
+ENOUGH = 128  # samples, from which on two draws of v give a rank that holds
+DRAWS = (2, 4)  # with so many samples, and with fewer
+
+RunNode = Callable[[fx.Node, Callable[[fx.Node], Any]], Any]
+
+
+@dataclass(frozen=True, eq=False)
+class Linearized:
+    """One batch that ran through the float model.
+
+    Attributes:
+        values: what each node of the graph gave, by its name.
+        gradients: for each draw of v, the gradient of v . y at each node that has one, by its name.
+        output: what the model gave (its first tensor), [samples, ...].
+        samples: in how many parts the batch's errors can be told apart: its size, 1 where the model mixes it up.
+    """
+
+    values: dict[str, Any]
+    gradients: list[dict[str, torch.Tensor]]
+    output: torch.Tensor
+    samples: int
+
+    def moved(self, node: str, error: torch.Tensor) -> torch.Tensor:
+        """v . J e for the error of a node's value: float64 [draws, samples]."""
+        dots = []
+        for gradients in self.gradients:
+            if node not in gradients:  # the output does not depend on it
+                dots.append(torch.zeros(self.samples, dtype=torch.float64))
+                continue
+            product = gradients[node] * error
+            parts = self.samples if product.dim() and product.shape[0] % self.samples == 0 else 1
+            dot = product.reshape(parts, -1).sum(1, dtype=torch.float64)
+            dots.append(torch.cat([dot, dot.new_zeros(self.samples - parts)]))
+        return torch.stack(dots)
+
+
+def chosen(batches: Sequence[Batch], samples: int) -> list[Batch]:
+    """The first batches that hold so many samples together, at least one."""
+    taken: list[Batch] = []
+    for batch in batches:
+        if taken and sum(map(batch_size, taken)) >= samples:
+            break
+        taken.append(batch)
+    return taken
+
+
+def linearize(
+    graph: FloatGraph, batches: Sequence[Batch], seed: int, progress: Report, cancel: Cancel, draws: int
+) -> list[Linearized]:
+    """Run the float model forward once and backward `draws` times on each batch."""
+    run = _float_node(graph.module, dict(graph.module.named_modules()))
+    graph.module.requires_grad_(False)
+    found = []
+    for position, batch in enumerate(batches):
+        stop_if(cancel)
+        progress(f"Gradients, batch {position + 1} of {len(batches)}", position / len(batches))
+        inputs = positional(graph.module, batch)
+        found.append(_linearized(graph.module, run, inputs, batch, seed + position, draws))
+    return found
+
+
+def _float_node(module: fx.GraphModule, modules: dict[str, Any]) -> RunNode:
+    def run(node: fx.Node, value: Callable[[fx.Node], Any]) -> Any:
+        args, kwargs = fx.node.map_arg(node.args, value), fx.node.map_arg(node.kwargs, value)
+        if node.op != "call_module":
+            return run_function(module, node, args, kwargs)
+        part = modules[str(node.target)]
+        if getattr(part, "inplace", False) and isinstance(args[0], torch.Tensor):
+            args = (args[0].clone(), *args[1:])
+        return part(*args, **kwargs)
+
+    return run
+
+
+def _linearized(
+    module: fx.GraphModule, run: RunNode, inputs: tuple[Any, ...], batch: Batch, seed: int, draws: int
+) -> Linearized:
+    values: dict[str, Any] = {}
+    remaining = list(inputs)
+    output: Any = None
+    with torch.enable_grad():
+        for node in module.graph.nodes:
+            if node.op == "output":
+                output = first_tensor(run(node, lambda source: values[source.name]))
+                values[node.name] = output
+            elif node.op == "placeholder":
+                given = remaining.pop(0) if remaining else node.args[0]
+                values[node.name] = _leaf(given.clone() if isinstance(given, torch.Tensor) else given)
+            else:
+                value = run(node, lambda source: values[source.name])
+                values[node.name] = value if node.op == "get_attr" else _leaf(value)
+        tensors = {name: first_tensor(value) for name, value in values.items()}
+        wanted = {name: x for name, x in tensors.items() if x is not None and x.requires_grad}
+        samples = batch_size(batch) if output.dim() and output.shape[0] == batch_size(batch) else 1
+        generator = torch.Generator().manual_seed(seed)
+        gradients = []
+        for draw in range(draws if output.requires_grad else 0):
+            signs = torch.randint(0, 2, output.shape, generator=generator).to(output.dtype) * 2 - 1
+            found = torch.autograd.grad(
+                output, list(wanted.values()), signs, retain_graph=draw + 1 < draws, allow_unused=True
+            )
+            gradients.append({name: g for name, g in zip(wanted, found, strict=True) if g is not None})
+            gradients[-1]["output"] = signs
+    kept = {name: _detached(value) for name, value in values.items()}
+    return Linearized(kept, gradients, output.detach(), samples)
+
+
+def _leaf(value: Any) -> Any:
+    """`value`, its gradient wanted where it is a float tensor that does not depend on one."""
+    tensor = first_tensor(value)
+    if tensor is not None and tensor.is_floating_point() and not tensor.requires_grad:
+        tensor.requires_grad_()
+    return value
+
+
+def _detached(value: Any) -> Any:
+    if isinstance(value, tuple | list):
+        return tuple(_detached(each) for each in value)
+    return value.detach() if isinstance(value, torch.Tensor) else value
