@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import plotly.graph_objects as go
 
-from qexplore.analysis.mixed_precision import FLOAT_BITS, MixedPrecision
+from qexplore.analysis.bit_choices import FLOAT_BITS
+from qexplore.analysis.mixed_precision import MixedPrecision
 from qexplore.plots.axes import axis
 from qexplore.plots.theme import INT8, PREDICTED, SIMULATED, figure
 from qexplore.plots.words import decibels, kib, number
@@ -24,7 +25,7 @@ def trade_off(found: MixedPrecision) -> go.Figure:
         **_points(curve.bytes.to_numpy(), curve.output_mse.to_numpy(), steps),
         mode="lines+markers",
         name="layer by layer",
-        line={"color": PREDICTED, "shape": "hv"},
+        line={"color": PREDICTED, "shape": "vh"},
         marker={"size": 5},
     )
     squares = go.Scatter(

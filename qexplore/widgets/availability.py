@@ -5,8 +5,21 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from qexplore.analysis.steps.step import STEPS
 from qexplore.engines import ENGINES
 from qexplore.engines.observers import per_tensor_only
+
+RANK = {"batchnorm": 0, "adaround": 1, "bias_correction": 2}  # the last one corrects what the others leave
+
+
+def ordered_steps() -> list[str]:
+    """The preparation steps in the order they are taken: those that keep the model's function come first."""
+    return sorted(STEPS, key=lambda name: (not STEPS[name].keeps_function, RANK.get(name, len(RANK)), name))
+
+
+def step_control(name: str) -> str:
+    """The name of a preparation step's control."""
+    return f"step_{name}"
 
 
 def unavailable(values: Mapping[str, Any]) -> dict[str, str]:
@@ -21,6 +34,8 @@ def unavailable(values: Mapping[str, Any]) -> dict[str, str]:
         reasons["activation_scheme"] = "Dynamic kernels are affine."
         reasons["fuse"] = "Dynamic mode works on single Linear, LSTM and GRU layers; nothing is fused."
         reasons["overflow_guard"] = "Dynamic kernels keep activations to 7 bits where it matters."
+        for name in set(STEPS) - {"adaround"}:
+            reasons[step_control(name)] = "Works on static models."
     if values["mode"] != "qat":
         reasons["epochs"] = "Only QAT trains."
     if per_tensor_only(values["weight_observer"]):

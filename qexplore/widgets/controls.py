@@ -8,12 +8,13 @@ from typing import Any
 import ipywidgets as widgets
 
 from qexplore.analysis.checks import Inspection
+from qexplore.analysis.steps.step import STEPS
 from qexplore.calibrate.observers import OBSERVERS, find
 from qexplore.engines import ENGINES
 from qexplore.engines.engine import supported_engines
 from qexplore.recipe import OVERFLOW_GUARDS, Recipe, TensorSpec
 from qexplore.registry import Registry
-from qexplore.widgets.availability import unavailable
+from qexplore.widgets.availability import ordered_steps, step_control, unavailable
 from qexplore.widgets.options import Options
 from qexplore.widgets.rules import Rules
 
@@ -26,6 +27,7 @@ GROUPS = {
     "Activations": ("activation_observer", "activation_bits", "activation_scheme"),
     "Weights": ("weight_observer", "weight_bits", "weight_scheme", "weight_granularity"),
     "Model": ("fuse", "engine", "overflow_guard", "epochs", "seed"),
+    "Preparation": tuple(step_control(name) for name in ordered_steps()),
 }
 
 
@@ -113,6 +115,9 @@ class Controls(widgets.VBox):
             rules=tuple(self.rules.rules(weight, activation)),
             seed=values["seed"],
             epochs=values["epochs"],
+            steps=tuple(
+                name for name in ordered_steps() if values[step_control(name)] and step_control(name) not in off
+            ),
         )
 
     def show(self, recipe: Recipe) -> None:
@@ -137,6 +142,7 @@ class Controls(widgets.VBox):
             "overflow_guard": recipe.overflow_guard,
             "epochs": recipe.epochs,
             "seed": recipe.seed,
+            **{step_control(name): name in recipe.steps for name in STEPS},
         }
         self._quiet = True
         for name, value in settings.items():
@@ -214,6 +220,12 @@ def _make() -> dict[str, widgets.Widget]:
         "overflow_guard": _dropdown("Overflow guard", guards, default.overflow_guard),
         "epochs": widgets.BoundedIntText(value=default.epochs, min=1, max=100, description="QAT epochs"),
         "seed": widgets.BoundedIntText(value=default.seed, min=0, max=2**31 - 1, description="Seed"),
+        **{
+            step_control(name): widgets.Checkbox(
+                value=False, description=name.replace("_", " "), indent=False, tooltip=STEPS[name].description
+            )
+            for name in ordered_steps()
+        },
     }
 
 

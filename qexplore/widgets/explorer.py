@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import ipywidgets as widgets
 
 from qexplore.analysis import Prediction, Run, predict, quantize
 from qexplore.analysis.checks import inspect
+from qexplore.analysis.fixes import Fix
 from qexplore.calibrate import Calibration, calibrate
 from qexplore.calibrate.observers import OBSERVERS
 from qexplore.engines.fx import warm_up
@@ -22,6 +24,7 @@ from qexplore.widgets.controls import Controls
 from qexplore.widgets.errors import ErrorPanel
 from qexplore.widgets.html import headline, predicted_line, runs_table
 from qexplore.widgets.results import Results
+from qexplore.widgets.sources import Found, Sources, found
 from qexplore.widgets.style import STYLE
 from qexplore.widgets.task import Task
 from qexplore.workload import Workload
@@ -50,7 +53,7 @@ class Explorer(widgets.VBox):
         self._calibration: Calibration | None = None
         self._predicting = threading.RLock()
         self._functions: list[tuple[object, ...]] = []
-        self.task = Task(self._progressed, self._done, self._failed, self._busy)
+        self.task = Task(self._progressed, lambda show: show(), self._failed, self._busy)
         self.error_panel = ErrorPanel()
         self.controls = Controls(self._changed)
         self.quantize_button = widgets.Button(description="Quantize", button_style="primary")
@@ -61,7 +64,8 @@ class Explorer(widgets.VBox):
         self.status = widgets.HTML("Ready.").add_class("qx-status")
         self.headline = widgets.HTML()
         self.predicted = widgets.HTML()
-        self.results = Results(self._failed)
+        self.sources = Sources(self.diagnose, self._fixed, self._tensor)
+        self.results = Results(self._failed, self.sources, self._sources_opened)
         self.table = widgets.HTML(runs_table([]))
         self.shown = widgets.Dropdown(description="Shown run", options=[]).add_class("qx-shown")
         self.shown.layout.display = "none"
@@ -104,10 +108,26 @@ class Explorer(widgets.VBox):
             self._failed(error)
             return
 
-        def work(progress: Any, cancel: Any) -> tuple[Run, Prediction]:
+        def work(progress: Any, cancel: Any) -> Callable[[], None]:
             calibration = self._calibrated(part(progress, 0.0, 0.1), cancel)
             run = quantize(self.workload, recipe, calibration, progress=progress, cancel=cancel)
-            return run, predict(calibration, recipe)
+            return partial(self._done, run, predict(calibration, recipe))
+
+        self.task.start(work)
+
+    def diagnose(self) -> None:
+        """Find out where the error of the recipe shown comes from, in the worker thread."""
+        self.error_panel.clear()
+        try:
+            recipe = self.recipe
+        except Exception as error:
+            self._failed(error)
+            return
+        run = next((run for run in reversed(self.runs) if run.recipe == recipe), None)
+
+        def work(progress: Any, cancel: Any) -> Callable[[], None]:
+            calibration = self._calibrated(part(progress, 0.0, 0.1), cancel)
+            return partial(self._diagnosed, found(calibration, recipe, run, part(progress, 0.1, 1.0), cancel))
 
         self.task.start(work)
 
@@ -152,6 +172,7 @@ class Explorer(widgets.VBox):
     def _show_recipe(self, recipe: Recipe) -> None:
         assert self._calibration is not None
         self.prediction = predict(self._calibration, recipe)
+        self.sources.stale(recipe)
         same = ((i, run) for i, run in enumerate(self.runs) if run.recipe == recipe)
         position = next((i for i, _ in same if self._functions[i] == _functions(recipe)), None)
         if position is None:
@@ -164,6 +185,7 @@ class Explorer(widgets.VBox):
     def _busy(self, busy: bool) -> None:
         self.cancel_button.disabled = not busy
         self.controls.busy(busy)
+        self.sources.disable(busy)
         self.quantize_button.disabled = busy or self.controls.mode_problem is not None
         if busy:
             self.progress.bar_style, self.progress.value = "info", 0.0
@@ -172,8 +194,31 @@ class Explorer(widgets.VBox):
         self.progress.value = fraction
         self.status.value = message
 
-    def _done(self, made: tuple[Run, Prediction]) -> None:
-        run, self.prediction = made
+    def _sources_opened(self) -> None:
+        """Find the causes when their tab is opened for the first time."""
+        if self.sources.found is None and self._calibration is not None and not self.task.busy:
+            self.diagnose()
+
+    def _diagnosed(self, found: Found) -> None:
+        self.progress.bar_style, self.progress.value = "success", 1.0
+        self.status.value = f"{len(found.diagnosis.findings)} causes found."
+        self.sources.show(found)
+
+    def _fixed(self, fix: Fix) -> None:
+        try:
+            self.controls.show(fix.recipe)
+        except QexploreError as error:
+            self._failed(error)
+
+    def _tensor(self, kind: str, layer: str) -> None:
+        if self.prediction is None:
+            return
+        outputs = self.prediction.layers.output
+        name = outputs.get(layer, layer) if kind == "activation" else layer
+        self.results.show_tensor("Activations" if kind == "activation" else "Weights", (kind, name))
+
+    def _done(self, run: Run, prediction: Prediction) -> None:
+        self.prediction = prediction
         self.runs.append(run)
         self._functions.append(_functions(run.recipe))
         self.progress.bar_style, self.progress.value = "success", 1.0
@@ -184,6 +229,7 @@ class Explorer(widgets.VBox):
         for widget in (self.shown, self.reuse_button):
             widget.layout.display = None
         self._show(run, self.prediction)
+        self.sources.measured(run)
 
     def _failed(self, error: BaseException) -> None:
         self.progress.bar_style = "warning"

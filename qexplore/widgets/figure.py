@@ -6,6 +6,7 @@ stays at 700 pixels (plotly#4998); this widget asks for plotly.js once a page an
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import anywidget
@@ -42,7 +43,7 @@ export default {
     const place = document.createElement("div");
     place.style.width = "100%";
     el.append(place);
-    let plotly = null;
+    let plotly = null, listening = false;
     const draw = () => {
       const text = model.get("figure");
       if (!plotly || !text) return;
@@ -51,6 +52,10 @@ export default {
       delete layout.height;  // both sides follow the place
       layout.autosize = true;
       plotly.react(place, data, layout, { displaylogo: false, modeBarButtonsToRemove: ["lasso2d", "select2d"] });
+      if (!listening) {
+        place.on("plotly_click", ({ points }) => model.send({ kind: "click", customdata: points[0].customdata }));
+        listening = true;
+      }
     };
     const sizes = new ResizeObserver(() => {
       if (place._fullLayout && place.clientWidth && place._fullLayout.width !== place.clientWidth) {
@@ -77,6 +82,9 @@ export default {
 class LiveFigure(anywidget.AnyWidget):
     """Shows one figure at a time.
 
+    Args:
+        on_click: called with the customdata of a point that is clicked.
+
     Attributes:
         shown: the figure; None before the first `draw`.
     """
@@ -84,7 +92,8 @@ class LiveFigure(anywidget.AnyWidget):
     _esm = SCRIPT
     figure = traitlets.Unicode("").tag(sync=True)
 
-    def __init__(self) -> None:
+    def __init__(self, on_click: Callable[[Any], None] | None = None) -> None:
+        self._on_click = on_click
         self.shown: go.Figure | None = None
         super().__init__()
         self.on_msg(self._answer)
@@ -97,3 +106,5 @@ class LiveFigure(anywidget.AnyWidget):
     def _answer(self, widget: Any, message: Any, buffers: Any) -> None:
         if isinstance(message, dict) and message.get("kind") == "plotly.js":
             self.send({"kind": "plotly.js"}, buffers=[get_plotlyjs().encode()])
+        elif isinstance(message, dict) and message.get("kind") == "click" and self._on_click is not None:
+            self._on_click(message.get("customdata"))

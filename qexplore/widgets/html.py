@@ -41,10 +41,11 @@ def predicted_line(prediction: Prediction, is_run: bool) -> str:
     size, before = prediction.size, "before training, " if prediction.recipe.mode == "qat" else ""
     whose = "" if is_run else "for the settings chosen, "
     output = prediction.output_sqnr_db
+    steps = f" The effect of {', '.join(prediction.unpredicted)} is not in it." if prediction.unpredicted else ""
     words = "unknown (the model cannot be traced)" if math.isnan(output) else decibels(output)
     return (
         f'<div class="qx-predicted"><b>Predicted</b> {whose}{before}without running the model: '
-        f"output SQNR {words}, size {1 / size['ratio']:.2f} of float.</div>"
+        f"output SQNR {words}, size {1 / size['ratio']:.2f} of float.{steps}</div>"
     )
 
 

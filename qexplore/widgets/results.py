@@ -16,17 +16,19 @@ from qexplore.plots.theme import figure
 from qexplore.widgets.figure import LiveFigure
 from qexplore.widgets.html import layers_table
 
-TABLE, RUNS = "Table", "Runs"
-TITLES = (*PLOTS, TABLE, RUNS)
+TABLE, RUNS, SOURCES = "Table", "Runs", "Error sources"
+TITLES = (*list(PLOTS)[:1], SOURCES, *list(PLOTS)[1:], TABLE, RUNS)
 NO_RUN = "This is measured: press Quantize to see it."
 NO_PREDICTION = "There is no prediction for this recipe."
 
 
 class Results(widgets.VBox):
-    """A tab for each registered plot, one for the table of layers and one for all runs together.
+    """A tab for each registered plot, one for where the error comes from, one for the table of layers and one for all
+    runs together.
 
     Args:
         on_error: called with an exception that a figure raised.
+        sources: what the tab "Error sources" shows; `on_sources` is called when that tab is opened.
 
     Attributes:
         bar: the tabs; `open_tab(title)` opens one.
@@ -36,7 +38,13 @@ class Results(widgets.VBox):
         live: whether the prediction is for other settings than the run's, and so stands in place of it.
     """
 
-    def __init__(self, on_error: Callable[[BaseException], object]) -> None:
+    def __init__(
+        self,
+        on_error: Callable[[BaseException], object],
+        sources: widgets.Widget,
+        on_sources: Callable[[], None],
+    ) -> None:
+        self._sources, self._on_sources = sources, on_sources
         self.run: Run | None = None
         self.prediction: Prediction | None = None
         self.live = True
@@ -48,8 +56,10 @@ class Results(widgets.VBox):
         self.tensor = widgets.Dropdown(description="Tensor")
         self._table = widgets.HTML()
         self.figure = LiveFigure()
-        super().__init__([self.bar, widgets.VBox([self.tensor, self.figure, self._table]).add_class("qx-panel")])
-        self.bar.observe(self._changed, names="selected_index")
+        super().__init__(
+            [self.bar, widgets.VBox([self.tensor, self.figure, self._table, sources]).add_class("qx-panel")]
+        )
+        self.bar.observe(self._opened, names="selected_index")
         self.tensor.observe(self._changed, names="value")
         self.layout.display = "none"
 
@@ -76,6 +86,17 @@ class Results(widgets.VBox):
     def _shown(self) -> Shown | None:
         return self.prediction if self.live or self.run is None else self.run
 
+    def show_tensor(self, title: str, pair: tuple[str, str]) -> None:
+        """Open a tab that shows one tensor, at the tensor (kind, name) if it is there."""
+        self.open_tab(title)
+        if pair in [value for _, value in self.tensor.options]:
+            self.tensor.value = pair
+
+    def _opened(self, change: Any) -> None:
+        self._changed(change)
+        if self.title == SOURCES:
+            self._on_sources()
+
     def _changed(self, change: Any) -> None:
         try:
             self._draw()
@@ -94,8 +115,12 @@ class Results(widgets.VBox):
 
     def _draw_tab(self) -> None:
         self.layout.display = None
-        plot = PLOTS[self.title] if self.title not in (TABLE, RUNS) else None
+        plot = PLOTS[self.title] if self.title not in (TABLE, RUNS, SOURCES) else None
         self._offer_tensors(plot)
+        self._sources.layout.display = None if self.title == SOURCES else "none"
+        if self.title == SOURCES:
+            self.figure.layout.display = self._table.layout.display = "none"
+            return
         made = self._figure(plot)
         if made is not None:
             self.figure.draw(made)

@@ -48,6 +48,9 @@ STYLE = """
 .qx-playground .qx-clip .jupyter-widgets { width: auto; min-width: 0; flex: 1 1 auto; }
 .qx-playground .qx-clip .widget-text { flex: 0 0 88px; }
 .qx-playground .qx-clip .widget-text .widget-label { position: absolute; clip-path: inset(50%); }
+.qx-sources .qx-finding { border-left: 3px solid var(--jp-border-color2); padding-left: 8px; margin-bottom: 6px; }
+.qx-sources .jupyter-button { white-space: normal; height: auto; line-height: 1.4; padding: 3px 10px; }
+.qx-sources .qx-note { margin: 0 0 0 6px; }
 .qx-facts { display: grid; grid-template-columns: repeat(3, 1fr); }
 .qx-facts .qx-card-note { min-height: 2.7em; }
 .qx-playground .qx-controls pre.qx-worked {
