@@ -65,16 +65,22 @@ __all__ = [
 ]
 
 
-def explore(workload: Workload | None = None) -> Any:
+def explore(workload: Workload | None = None, recipe: Recipe | None = None) -> Any:
     """The explorer as a widget to display in JupyterLab.
 
     Args:
         workload: what to quantize; without one, a chooser over the demo workloads stands above the explorer.
+        recipe: what the controls show at first; it needs a workload.
+
+    Raises:
+        QexploreError: a recipe without a workload, or one that names an unknown observer.
     """
     from qexplore.widgets.chooser import Chooser
     from qexplore.widgets.explorer import Explorer
 
-    return Chooser() if workload is None else Explorer(workload)
+    if recipe is not None and workload is None:
+        raise QexploreError("explore got a recipe without a workload; give the workload that it is for.")
+    return Chooser() if workload is None else Explorer(workload, recipe)
 
 
 def playground(tensor: Any = None, name: str = "your tensor") -> Any:

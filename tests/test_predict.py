@@ -51,7 +51,7 @@ def converted(calibration: Calibration, recipe: Recipe) -> Conversion:
     if recipe.mode == "dynamic":
         return convert_dynamic(model, recipe, engine, calibration)
     batches = list(workload.calibration)
-    prepared = prepare(model, trace(model), recipe, engine, resolve_guard(recipe, engine), batches[0])
+    prepared = prepare(model, trace(model), recipe, engine, resolve_guard(recipe, engine, model), batches[0])
     with torch.no_grad():
         for batch in batches:
             call(prepared.module, batch)

@@ -49,7 +49,7 @@ def predict(calibration: Calibration, recipe: Recipe) -> Prediction:
     if not plan.tensors:
         raise QexploreError(NOTHING_LEFT)
     engine = resolve_engine(recipe, model)
-    guard = resolve_guard(recipe, engine)
+    guard = resolve_guard(recipe, engine, model)
     seen = [name for t in plan.tensors for name in t.seen]
     for name in seen:
         if name not in calibration.stats:

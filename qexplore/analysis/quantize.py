@@ -64,7 +64,7 @@ def quantize(
     engine = resolve_engine(recipe, workload.model)
     evaluate = partial(_evaluate, workload, cancel)
     with exclusive(report, cancel), seeded(recipe.seed), using(engine.name):
-        guard = resolve_guard(recipe, engine)
+        guard = resolve_guard(recipe, engine, workload.model)
         model = float_copy(workload.model)
         graph = checked_graph(workload, model, recipe)
         batches = list(checked(workload.calibration, workload.name))

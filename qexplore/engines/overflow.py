@@ -72,9 +72,12 @@ def overflows(module: Any, x: torch.Tensor, y: torch.Tensor, positions: torch.Te
     else:
         inputs, channels = _patches(module, x, y, positions)
         weights = weight.int_repr().movedim(1, -1).flatten(1)[channels]
-    per_tensor = weight.qscheme() in (torch.per_tensor_affine, torch.per_tensor_symmetric)
-    offset = weight.q_zero_point() if per_tensor else weight.q_per_channel_zero_points()[channels, None].int()
+    offset = weight.q_zero_point() if _per_tensor(weight) else weight.q_per_channel_zero_points()[channels, None].int()
     return count_overflows(inputs.int(), weights.int(), x.q_zero_point(), offset)
+
+
+def _per_tensor(weight: torch.Tensor) -> bool:
+    return weight.qscheme() in (torch.per_tensor_affine, torch.per_tensor_symmetric)
 
 
 def kernel_saturates(module: Any, x: torch.Tensor) -> bool:
@@ -86,8 +89,11 @@ def kernel_saturates(module: Any, x: torch.Tensor) -> bool:
         x: a quantized input; only the shape counts.
     """
     probe = copy.deepcopy(module)
-    weight = torch.full(module.weight().shape, -127.0)
-    probe.set_weight_bias(torch.quantize_per_tensor(weight, 1.0, 0, torch.qint8), None)
+    own = module.weight()
+    affine = bool((own.q_zero_point() if _per_tensor(own) else own.q_per_channel_zero_points().any()) != 0)
+    # Engine "x86" takes another kernel where weights have a zero_point.
+    weight = torch.full(own.shape, -127.0 - affine)
+    probe.set_weight_bias(torch.quantize_per_tensor(weight, 1.0, int(affine), torch.qint8), None)
     probe.scale, probe.zero_point = inputs_of(module) * 255 * 127 / 127, 128
     # Codes of 255 that stand for 0, padding included: the exact output is 0, a saturated one is above it.
     zeros = torch.quantize_per_tensor(torch.zeros(x[:1].shape), 1.0, 255, torch.quint8)

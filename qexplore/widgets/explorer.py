@@ -35,6 +35,9 @@ NOT_PREDICTED = '<div class="qx-predicted">The figures below are for the setting
 class Explorer(widgets.VBox):
     """Pick settings, quantize for real, look at the result.
 
+    Args:
+        recipe: what the controls show at first; the default recipe where None.
+
     Attributes:
         workload: what is quantized.
         runs: all runs so far, oldest first.
@@ -43,7 +46,7 @@ class Explorer(widgets.VBox):
         task: the worker; `wait()` waits for it in a script.
     """
 
-    def __init__(self, workload: Workload) -> None:
+    def __init__(self, workload: Workload, recipe: Recipe | None = None) -> None:
         if not isinstance(workload, Workload):
             raise QexploreError(f"explore got {workload!r}; give a qx.Workload, such as qx.workload('digits').")
         self.workload = workload
@@ -85,6 +88,8 @@ class Explorer(widgets.VBox):
         columns = widgets.Box([self.controls, right]).add_class("qx-columns")
         super().__init__([widgets.HTML(STYLE), columns])
         self.add_class("qx-explorer")
+        if recipe is not None:
+            self.controls.show(recipe)
         self._changed()
         self._inspection = threading.Thread(target=self._inspect, daemon=True, name="qexplore inspection")
         self._inspection.start()

@@ -108,3 +108,10 @@ class LiveFigure(anywidget.AnyWidget):
             self.send({"kind": "plotly.js"}, buffers=[get_plotlyjs().encode()])
         elif isinstance(message, dict) and message.get("kind") == "click" and self._on_click is not None:
             self._on_click(message.get("customdata"))
+
+
+def shown(figure: go.Figure) -> LiveFigure:
+    """A figure as a widget, to display in a notebook."""
+    widget = LiveFigure()
+    widget.draw(figure)
+    return widget
