@@ -91,7 +91,9 @@ def test_no_guard_where_no_kernel_of_the_model_needs_one() -> None:
     kept = Recipe(rules=[LayerRule("depthwise", keep_float=True)])
     assert resolve_guard(kept, ENGINES["x86"], Depthwise()) == "none"
     assert resolve_guard(Recipe(), ENGINES["x86"], Depthwise(64)) == "none"  # "x86" takes oneDNN's kernel up to 100
-    assert resolve_guard(Recipe(weight=AFFINE), ENGINES["x86"], Depthwise(64)) == "weights"  # but not for affine weights
+    assert (
+        resolve_guard(Recipe(weight=AFFINE), ENGINES["x86"], Depthwise(64)) == "weights"
+    )  # but not for affine weights
     assert resolve_guard(Recipe(), ENGINES["fbgemm"], Depthwise(64)) == "weights"
     assert resolve_guard(Recipe(), ENGINES["onednn"], Depthwise()) == "none"
 

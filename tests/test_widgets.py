@@ -69,8 +69,9 @@ def test_default_controls_are_the_default_recipe(explorer: Explorer) -> None:
         qx.Recipe(mode="qat", fuse=False, epochs=7, seed=3, engine="fbgemm", overflow_guard="weights"),
         qx.Recipe(activation=qx.TensorSpec("minmax", 5, symmetric=True), weight=qx.TensorSpec("minmax", 4)),
         qx.Recipe(rules=(qx.LayerRule("0", keep_float=True), qx.LayerRule("4", weight=qx.TensorSpec(bits=4)))),
+        qx.Recipe(steps=("equalize", "adaround", "bias_correction")),
     ],
-    ids=["default", "qat", "low bits", "rules"],
+    ids=["default", "qat", "low bits", "rules", "steps"],
 )
 def test_controls_show_a_recipe_and_give_it_back(explorer: Explorer, recipe: qx.Recipe) -> None:
     if recipe.engine not in ("auto", *torch.backends.quantized.supported_engines):
@@ -82,7 +83,11 @@ def test_controls_show_a_recipe_and_give_it_back(explorer: Explorer, recipe: qx.
 @pytest.mark.parametrize(
     ("changes", "expected"),
     [
-        ({"mode": "dynamic"}, {"activation_observer", "activation_scheme", "fuse", "overflow_guard", "epochs"}),
+        (
+            {"mode": "dynamic"},
+            {"activation_observer", "activation_scheme", "fuse", "overflow_guard", "epochs"}
+            | {"step_equalize", "step_batchnorm", "step_bias_correction"},
+        ),
         ({"mode": "static"}, {"epochs"}),
         ({"mode": "qat"}, set()),
         ({"mode": "qat", "weight_observer": "histogram"}, {"weight_granularity"}),

@@ -15,6 +15,8 @@ OUTLIER = 4.0  # times the next largest value
 TAIL = 3.0  # times the value that all but a thousandth stay below
 UNEVEN = 4.0  # times the middle channel's range
 FEW_CODES = 0.25  # share of the codes that values get
+NARROW = 0.7  # of the range in use
+LEAST_PERCENTILE = 60.0  # that the observer takes
 SKEWED = 1.5  # how much longer one side of the range is than the other
 
 
@@ -27,12 +29,16 @@ class Cause:
         evidence: one sentence with the figures that show it.
         spec: settings of the tensor without it.
         fix: what these settings are, for a button.
+        seen: the tensor whose values alone choose the range; "" for all that share it.
+        lone: whether it is judged by the samples that do not have what it takes away.
     """
 
     name: str
     evidence: str
     spec: TensorSpec
     fix: str
+    seen: str = ""
+    lone: bool = False
 
 
 def causes(t: QuantizedTensor, spec: TensorSpec, stats: TensorStats, clipped: float, used: float) -> Iterator[Cause]:
@@ -55,15 +61,7 @@ def causes(t: QuantizedTensor, spec: TensorSpec, stats: TensorStats, clipped: fl
             replace(spec, observer="minmax", options={}),
             "min-max range",
         )
-    largest, reach = _tail(stats)
-    if reach and largest > TAIL * reach:
-        yield Cause(
-            "outlier",
-            f"{what} has an outlier: its largest magnitude {largest:.3g} is {largest / reach:.0f} times the "
-            f"{reach:.3g} that 99.9 % of its values stay below, and takes most of the codes.",
-            replace(spec, observer="mse", options={}),
-            "range of least squared error",
-        )
+    yield from _outlier(t, spec, stats, what)
     if spec.symmetric and (stats.lo >= 0 or stats.hi <= 0 or _skew(stats) > SKEWED):
         yield Cause(
             "symmetric range",
@@ -86,6 +84,42 @@ def causes(t: QuantizedTensor, spec: TensorSpec, stats: TensorStats, clipped: fl
             replace(spec, observer="mse", options={}),
             "range of least squared error",
         )
+
+
+def _outlier(t: QuantizedTensor, spec: TensorSpec, stats: TensorStats, what: str) -> Iterator[Cause]:
+    largest, reach, share = _tail(stats)
+    if not reach or largest <= TAIL * reach:
+        return
+    evidence = (
+        f"{what} has an outlier: its largest magnitude {largest:.3g} is {largest / reach:.0f} times the {reach:.3g} "
+        "that 99.9 % of its values stay below, and takes most of the codes."
+    )
+    yield Cause("outlier", evidence, replace(spec, observer="mse", options={}), "range of least squared error")
+    if t.kind == "activation" and 100 * share >= LEAST_PERCENTILE:
+        without = replace(spec, observer="percentile", options={"percentile": 100 * share})
+        more = " Clipping it spoils the samples that have it and serves all others."
+        yield Cause(
+            "outlier",
+            evidence + more,
+            without,
+            "range without the outlier, which spoils the samples that have it,",
+            lone=True,
+        )
+
+
+def shared_range(t: QuantizedTensor, spec: TensorSpec, own: TensorStats, name: str) -> Iterator[Cause]:
+    """What may be wrong where pooling or reshaping gives values in the range of what it reads.
+
+    Args:
+        t: the tensor whose range it is; `own`, `name`: statistics and name of what is given.
+    """
+    lo, hi = (float(edge) for edge in t.grid())
+    if name != t.name and own.hi - own.lo < NARROW * (hi - lo):
+        evidence = (
+            f"Tensor {name!r} keeps the range of {t.name!r}, {lo:.3g} to {hi:.3g}, though its own values lie between "
+            f"{own.lo:.3g} and {own.hi:.3g}: operations such as pooling do not change the scale."
+        )
+        yield Cause("shared range", evidence, spec, f"keep {name!r} float", seen=name)
 
 
 def _imbalance(t: QuantizedTensor, spec: TensorSpec, what: str) -> Iterator[Cause]:
@@ -116,15 +150,18 @@ def _imbalance(t: QuantizedTensor, spec: TensorSpec, what: str) -> Iterator[Caus
         )
 
 
-def _tail(stats: TensorStats) -> tuple[float, float]:
-    """The largest magnitude, and the one that 99.9 % of the values do not exceed."""
+def _tail(stats: TensorStats) -> tuple[float, float, float]:
+    """The largest magnitude, the one that 99.9 % of the values do not exceed, and the share that are no outliers."""
     values, weights = stats.sample
     if not len(values):
-        return 0.0, 0.0
+        return 0.0, 0.0, 1.0
     ordered, order = values.abs().sort()
-    below = weights[order].cumsum(0)
+    below = weights[order].double().cumsum(0)
     place = int(torch.searchsorted(below, 0.999 * below[-1]))
-    return max(abs(stats.lo), abs(stats.hi)), float(ordered[min(place, len(ordered) - 1)])
+    reach = float(ordered[min(place, len(ordered) - 1)])
+    usual = max(int((ordered <= TAIL * reach).sum()), 1)
+    # Half a value less, so that rounding of the share does not take in the next value.
+    return max(abs(stats.lo), abs(stats.hi)), reach, float((below[usual - 1] - 0.5) / below[-1])
 
 
 def _skew(stats: TensorStats) -> float:

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from qexplore.analysis.causes import Cause, causes
-from qexplore.analysis.checks import PER_TENSOR_ONLY
+import torch
+
+from qexplore.analysis.causes import Cause, causes, shared_range
+from qexplore.analysis.checks import PER_TENSOR_ONLY, check_arguments
 from qexplore.analysis.fixes import Fix, expected, fixes_of, model_fixes
 from qexplore.analysis.ledger import Ledger, error_ledger
 from qexplore.analysis.linearize import SAMPLES, Linearized
@@ -17,7 +19,8 @@ from qexplore.analysis.run import Run
 from qexplore.analysis.sensitivity import linearized
 from qexplore.analysis.why import OVERFLOW_16, OVERFLOW_32, why_words
 from qexplore.calibrate import Calibration
-from qexplore.engines import ENGINES
+from qexplore.calibrate.graph import FloatGraph
+from qexplore.engines import ENGINES, QuantizedTensor
 from qexplore.engines.observers import quant_range
 from qexplore.engines.plan import PlannedTensor
 from qexplore.engines.switched import Switched, switched
@@ -93,63 +96,105 @@ def diagnose(
     Raises:
         QexploreError: as `error_ledger`, or the run is of another recipe.
     """
-    if run is not None and run.recipe != recipe:
-        raise QexploreError("The run belongs to another recipe; give the run of this one, or none.")
+    given: list[tuple[object, type]] = [(calibration, Calibration), (recipe, Recipe)]
+    check_arguments("diagnose", *given, *([] if run is None else [(run, Run)]))
+    if run is not None and (run.recipe != recipe or run.workload != calibration.workload.name):
+        raise QexploreError("The run belongs to another recipe or workload; give the run of this one, or none.")
     report = progress or no_report
     ledger = error_ledger(calibration, recipe, samples, part(report, 0.0, 0.5), cancel)
     with exclusive(report, cancel), seeded(recipe.seed):
         ats = linearized(ledger.prediction, samples, no_report, cancel)
-        looked_at = _unusual(ledger)
-        found: list[Finding] = list(_overflows(ledger, run))
+        unusual, looked_at = _unusual(ledger)
+        found: list[Finding] = [*_overflows(ledger, run), *_unfused(ledger)]
+        explained = {finding.cause for finding in found}
         for position, layer in enumerate(looked_at):
             part(report, 0.5, 1.0)(f"Causes in layer {layer!r}", position / len(looked_at))
             own = list(_findings(ledger, layer, ats, cancel))
-            found += own or list(_position(ledger, layer))
-        found += _unfused(ledger)
+            if layer not in unusual:  # every layer has few levels where one has
+                own = [finding for finding in own if finding.cause != "few levels"]
+            elif not own and not ("unfused BatchNorm" in explained and _is_batchnorm(ledger, layer)):
+                own = list(_position(ledger, layer))
+            found += own
     found.sort(key=lambda finding: -finding.cost)
     return Diagnosis(ledger, tuple(found), model_fixes(ledger.prediction, [f.cause for f in found]))
 
 
-def _unusual(ledger: Ledger) -> list[str]:
-    """The layers to look into, the costliest first."""
-    table = ledger.layers
-    costly = table.output_mse > OFTEN * table.output_mse.mean()
-    chosen = table[(table.unusual & (table.share >= LEAST)) | costly | (table.index == table.output_mse.idxmax())]
-    return list(chosen.sort_values("output_mse", ascending=False).index[:MOST])
+def _unusual(ledger: Ledger) -> tuple[list[str], list[str]]:
+    """The layers out of the ordinary, and those to look into, the costliest first."""
+    table = ledger.layers.sort_values("output_mse", ascending=False)
+    often = table.output_mse > OFTEN * table.output_mse.mean()
+    unusual = (table.unusual & (table.share >= LEAST)) | often | (table.index == table.output_mse.idxmax())
+    costly = table.output_mse > table.output_mse.mean()
+    return list(table.index[unusual][:MOST]), list(table.index[unusual | costly][:MOST])
 
 
 def _findings(ledger: Ledger, layer: str, ats: list[Linearized], cancel: Cancel) -> Iterator[Finding]:
     prediction = ledger.prediction
-    before = float(ledger.layers.output_mse[layer])
-    rows = prediction.tensors.set_index(["kind", "name"])
-    weighed: dict[tuple[str, str], list[tuple[float, Cause]]] = {}
-    for planned in _tensors(prediction, layer):
-        key = planned.kind, planned.name
-        row = rows.loc[key]
-        share = float(row.clipping_mse / row.mse) if row.mse else 0.0
-        tensor, stats = prediction.quantized[key], prediction.stats(*key)
-        activation, weight = prediction.recipe.specs_at(planned.rule) or (None, None)
-        spec = weight if planned.kind == "weight" else activation
-        if spec is None:
-            continue
-        for cause in causes(tensor, spec, stats, share, float(row.codes_used)):
-            if not _allowed(prediction, planned, cause):
-                continue
-            after = _without(prediction, planned, cause, layer, ats, cancel)
-            if before - after > MATTERS * before:
-                weighed.setdefault(key, []).append((before - after, cause))
-    for (kind, name), options in weighed.items():
-        cost, cause = max(options, key=lambda option: option[0])
-        fixes = fixes_of(prediction, layer, kind, name, [c for _, c in sorted(options, key=lambda o: -o[0])])
-        yield Finding(layer, kind, name, cause.name, cause.evidence, cost, fixes)
-
-
-def _tensors(prediction: Prediction, layer: str) -> list[PlannedTensor]:
-    """What a layer reads quantized, and its weights."""
     switches = switched_of(prediction)
-    read = {t.name for (reader, _), t in switches.reads.items() if switches.layer_of[reader] == layer}
+    before = _brought(switches, layer, ats, cancel)
+    for planned, given in _tensors(prediction, switches, layer):
+        weighed = []
+        for cause in _proposed(prediction, planned, given):
+            if _allowed(prediction, planned, cause):
+                tensor = _tensor_without(prediction, planned, cause)
+                tensors = prediction.quantized | {(planned.kind, planned.name): tensor}
+                changed = switched(_graph(prediction), prediction.plan, tensors)
+                counted = torch.ones(len(before), dtype=torch.bool)
+                if cause.lone:
+                    counted = ~_beyond(tensor, switches, ats)
+                now, after = before[counted].sum(), _brought(changed, layer, ats, cancel)[counted].sum()
+                if 2 * int(counted.sum()) > len(before) and now - after > MATTERS * now:
+                    weighed.append((float(now - after) / len(before), cause))
+        if weighed:
+            weighed.sort(key=lambda option: -option[0])
+            cost, cause = weighed[0]
+            fixes = fixes_of(prediction, layer, planned.kind, planned.name, [c for _, c in weighed])
+            name = cause.seen or planned.name
+            yield Finding(layer, planned.kind, name, cause.name, cause.evidence, cost, fixes)
+
+
+def _proposed(prediction: Prediction, planned: PlannedTensor, given: str) -> Iterator[Cause]:
+    """The causes that a tensor's statistics suggest; `given`: name of the tensor that is read in its place."""
+    key = planned.kind, planned.name
+    specs = prediction.recipe.specs_at(planned.rule)
+    if specs is None:
+        return
+    row = prediction.tensors.set_index(["kind", "name"]).loc[key]
+    share = float(row.clipping_mse / row.mse) if row.mse else 0.0
+    tensor, spec = prediction.quantized[key], specs[planned.kind == "weight"]
+    yield from causes(tensor, spec, prediction.stats(*key), share, float(row.codes_used))
+    stats = prediction.calibration.stats
+    if given in planned.seen and not planned.fixed:
+        yield from shared_range(tensor, spec, stats[given], given)
+
+
+def _brought(switches: Switched, layer: str, ats: list[Linearized], cancel: Cancel) -> torch.Tensor:
+    """The error that a layer brings to the output, by sample."""
+    return local_errors(switches, ats, False, no_report, cancel, only={layer}).output_mse()[0]
+
+
+def _beyond(tensor: QuantizedTensor, switches: Switched, ats: list[Linearized]) -> torch.Tensor:
+    """For each sample, whether it has values of a tensor that its range leaves out."""
+    sources = {source for (_, source), t in switches.reads.items() if t.name == tensor.name}
+    found = []
+    for at in ats:
+        beyond = torch.zeros(at.samples, dtype=torch.bool)
+        for source in sources:
+            x = at.values[switches.float_nodes.get(source, source)]
+            parts = at.samples if x.dim() and x.shape[0] % at.samples == 0 else 1
+            beyond |= tensor.outside(x).reshape(parts, -1).any(1)
+        found.append(beyond)
+    return torch.cat(found)
+
+
+def _tensors(prediction: Prediction, switches: Switched, layer: str) -> list[tuple[PlannedTensor, str]]:
+    """What a layer reads quantized, with the name of the tensor that gives it, and its weights."""
+    graph, read = _graph(prediction), dict[str, str]()
+    for (reader, source), t in switches.reads.items():
+        if switches.layer_of[reader] == layer:
+            read[t.name] = graph.names.get(switches.float_nodes.get(source, source), "")
     return [
-        planned
+        (planned, read.get(planned.name, ""))
         for planned in prediction.plan.tensors
         if (planned.layer == layer if planned.kind == "weight" else planned.name in read)
     ]
@@ -165,34 +210,43 @@ def _allowed(prediction: Prediction, planned: PlannedTensor, cause: Cause) -> bo
     return not (cause.spec.per_channel and isinstance(model.get_submodule(planned.layer), PER_TENSOR_ONLY))
 
 
-def _without(
-    prediction: Prediction, planned: PlannedTensor, cause: Cause, layer: str, ats: list[Linearized], cancel: Cancel
-) -> float:
-    """The error that a layer brings to the output with one tensor quantized without the cause."""
-    codes = quant_range(cause.spec, planned.kind, prediction.overflow_guard)
-    tensor, _ = predicted_tensor(prediction.calibration, planned, cause.spec, codes, prediction.overflow_guard)
-    assert prediction.graph is not None
-    tensors = prediction.quantized | {(planned.kind, planned.name): tensor}
-    switches = switched(prediction.graph, prediction.plan, tensors)
-    errors = local_errors(switches, ats, False, no_report, cancel, only={layer})
-    return float(errors.output_mse().mean())
+def _tensor_without(prediction: Prediction, planned: PlannedTensor, cause: Cause) -> QuantizedTensor:
+    """A tensor quantized without a cause."""
+    guard = prediction.overflow_guard
+    codes = quant_range(cause.spec, planned.kind, guard)
+    own = replace(planned, name=cause.seen, seen=(cause.seen,)) if cause.seen else planned
+    tensor, _ = predicted_tensor(prediction.calibration, own, cause.spec, codes, guard)
+    return replace(tensor, name=planned.name)
+
+
+def _graph(prediction: Prediction) -> FloatGraph:
+    assert prediction.graph is not None  # a ledger needs it
+    return prediction.graph
 
 
 def switched_of(prediction: Prediction) -> Switched:
     """The switched model of a prediction that a ledger was made of."""
-    assert prediction.graph is not None
-    return switched(prediction.graph, prediction.plan, prediction.quantized)
+    return switched(_graph(prediction), prediction.plan, prediction.quantized)
+
+
+def _is_batchnorm(ledger: Ledger, layer: str) -> bool:
+    return str(ledger.layers.kind[layer]).startswith("BatchNorm")
 
 
 def _position(ledger: Ledger, layer: str) -> Iterator[Finding]:
     """What is left to say of a layer whose tensors are as they should be."""
-    layers = list(ledger.layers.index)
+    layers, row = list(ledger.layers.index), ledger.layers.loc[layer]
     place = {layers[0]: "first layer", layers[-1]: "last layer"}.get(layer, "no single cause")
     words = {
         "first layer": "reads the model's input, and what it loses nothing behind it brings back",
         "last layer": "gives the model's output, so that its error is not averaged by anything behind it",
-    }.get(place, "has the error that its bits give, and the layers behind it pass it on")
-    row = ledger.layers.loc[layer]
+    }.get(place, "has about the error that its bits give, and the layers behind it pass it on")
+    if row.unusual:
+        place = "no single cause"
+        words = (
+            f"has {row.local_sqnr_db:.1f} dB where its bits give {row.normal_db:.1f} dB for normally distributed values, "
+            "and no setting of one of its tensors alone explains it"
+        )
     evidence = f"Layer {layer!r} {words}: it makes {row.share:.0%} of the error at the output."
     fixes = fixes_of(ledger.prediction, layer, "", "", [])
     yield Finding(layer, "", "", place, evidence, float(row.output_mse), fixes)
@@ -201,7 +255,7 @@ def _position(ledger: Ledger, layer: str) -> Iterator[Finding]:
 def _unfused(ledger: Ledger) -> Iterator[Finding]:
     """Whether a BatchNorm on its own, which rounds once more, is what costs most."""
     recipe = ledger.prediction.recipe
-    alone = [name for name, kind in ledger.layers.kind.items() if str(kind).startswith("BatchNorm")]
+    alone = [str(name) for name in ledger.layers.index if _is_batchnorm(ledger, str(name))]
     if recipe.fuse or not alone:
         return
     fused = replace(recipe, fuse=True)
@@ -212,7 +266,7 @@ def _unfused(ledger: Ledger) -> Iterator[Finding]:
             f"more: fused, the error at the output is {gain / ledger.output_mse:.0%} less."
         )
         fix = Fix("fuse Conv, BatchNorm and ReLU", fused)
-        yield Finding(str(alone[0]), "", "", "unfused BatchNorm", evidence, gain, (fix,))
+        yield Finding(alone[0], "", "", "unfused BatchNorm", evidence, gain, (fix,))
 
 
 def _overflows(ledger: Ledger, run: Run | None) -> Iterator[Finding]:

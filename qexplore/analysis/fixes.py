@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
+
+from torch import nn
 
 from qexplore.analysis.causes import Cause
 from qexplore.analysis.linearize import SAMPLES
@@ -11,8 +13,11 @@ from qexplore.analysis.predict import predict
 from qexplore.analysis.prediction import Prediction
 from qexplore.analysis.sensitivity import linearized, switches_of, whole_error
 from qexplore.analysis.steps.step import STEPS
+from qexplore.analysis.why import OVERFLOW_32
 from qexplore.calibrate import Calibration
+from qexplore.engines import resolve_engine, resolve_guard
 from qexplore.engines.engine import supported_engines
+from qexplore.errors import QexploreError
 from qexplore.exclusive import exclusive
 from qexplore.isolate import seeded
 from qexplore.progress import no_report
@@ -62,30 +67,69 @@ def fixes_of(prediction: Prediction, layer: str, kind: str, name: str, causes: S
     """What can be done about one layer: without each cause, the likeliest first, and kept float in the end.
 
     Args:
-        kind, name: of the tensor the causes are of; kind "overflow" for sums that overflow, "" for the layer itself.
+        kind, name: of the tensor the causes are of; kind "" for the layer itself, "overflow" for sums that overflow
+            (`name` is then why).
     """
-    recipe, found = prediction.recipe, []
+    recipe, found = prediction.recipe, list[Fix]()
     for cause in causes:
-        where = layer if kind == "weight" else _giver(prediction, name, layer)
-        what = f"weight of {name!r}" if kind == "weight" else f"tensor {name!r}"
-        found.append(Fix(f"{cause.fix} for the {what}", with_spec(recipe, where, kind, cause.spec)))
-        if cause.name == "channel imbalance" and "equalize" not in recipe.steps:
-            found.append(Fix("equalize channels across layers", replace(recipe, steps=("equalize", *recipe.steps))))
+        found += _without(prediction, layer, kind, name, cause)
     if kind == "overflow":
-        found.append(Fix("overflow guard: weights within ±64", replace(recipe, overflow_guard="weights")))
-        found += [
-            Fix(f"engine {engine}", replace(recipe, engine=engine))
-            for engine in ("onednn", "qnnpack")
-            if engine in supported_engines() and engine != prediction.engine
-        ]
+        found += _no_overflow(prediction, layer, name)
     if not causes and kind == "" and recipe.bits < 8:
         weight = recipe.specs_for(layer)
         assert weight is not None
         found.append(Fix(f"8-bit weights in {layer!r}", with_spec(recipe, layer, "weight", replace(weight[1], bits=8))))
-    found.append(
-        Fix(f"keep {layer!r} float", replace(recipe, rules=(*recipe.rules, LayerRule(layer, keep_float=True))))
-    )
-    return tuple(dict((fix.recipe, fix) for fix in found).values())
+    # A tensor that another layer gives is as it is whether this one is float or not.
+    if kind != "activation" or _giver(prediction, name, layer) == layer:
+        found.append(_kept_float(recipe, layer))
+    return tuple(dict((fix.recipe, fix) for fix in reversed(found) if fix.recipe != recipe).values())[::-1]
+
+
+def _without(prediction: Prediction, layer: str, kind: str, name: str, cause: Cause) -> Iterator[Fix]:
+    """What takes one cause away."""
+    recipe = prediction.recipe
+    if cause.seen:
+        yield _kept_float(recipe, cause.seen)
+        return
+    if cause.name == "symmetric range" and kind == "activation" and recipe.activation.symmetric:
+        # First: values that are rounded again behind a reshape have to be affine in both places to gain anything.
+        activation = replace(recipe.activation, symmetric=False)
+        yield Fix("affine ranges for all activations", replace(recipe, activation=activation))
+    where = layer if kind == "weight" else _giver(prediction, name, layer)
+    what = f"weight of {name!r}" if kind == "weight" else f"tensor {name!r}"
+    yield Fix(f"{cause.fix} for the {what}", with_spec(recipe, where, kind, cause.spec))
+    if cause.name == "channel imbalance" and "equalize" not in recipe.steps:
+        yield Fix("equalize channels across layers", replace(recipe, steps=("equalize", *recipe.steps)))
+
+
+def _no_overflow(prediction: Prediction, layer: str, why: str) -> Iterator[Fix]:
+    """What keeps sums from overflowing; `why` is the column of `three_way`."""
+    recipe = prediction.recipe
+    guard = Fix("overflow guard: weights within ±64", replace(recipe, overflow_guard="weights"))
+    if why == OVERFLOW_32:
+        yield _kept_float(recipe, layer)  # the guard halves the sums, which may still be too large
+        yield guard
+        return
+    model = prediction.calibration.float_model()
+    engines = {name: Fix(f"engine {name}", replace(recipe, engine=name)) for name in supported_engines()}
+    engines.pop(prediction.engine, None)
+    free = [fix for fix in engines.values() if _needs_no_guard(fix.recipe, model)]
+    # oneDNN is as fast and costs no bit of the weights; the others are slower than the guard.
+    yield from (fix for fix in free if fix.recipe.engine == "onednn")
+    yield guard
+    yield from (fix for fix in free if fix.recipe.engine != "onednn")
+
+
+def _needs_no_guard(recipe: Recipe, model: nn.Module) -> bool:
+    try:
+        engine = resolve_engine(recipe, model)
+    except QexploreError:
+        return False
+    return resolve_guard(replace(recipe, overflow_guard="auto"), engine, model) == "none"
+
+
+def _kept_float(recipe: Recipe, layer: str) -> Fix:
+    return Fix(f"keep {layer!r} float", replace(recipe, rules=(*recipe.rules, LayerRule(layer, keep_float=True))))
 
 
 def model_fixes(prediction: Prediction, causes: Collection[str]) -> tuple[Fix, ...]:
@@ -114,8 +158,8 @@ def with_spec(recipe: Recipe, layer: str, kind: str, spec: TensorSpec) -> Recipe
     now = recipe.specs_for(layer) or (recipe.activation, recipe.weight)
     specs = dict(zip(("activation", "weight"), now, strict=True)) | {kind: spec}
     own = {name: each if each != getattr(recipe, name) else None for name, each in specs.items()}
-    if not any(own.values()):
-        return recipe
+    if not any(own.values()):  # the recipe's own settings, where a rule gives others: the last rule wins
+        own[kind] = spec
     rule = LayerRule(layer, activation=own["activation"], weight=own["weight"])
     return replace(recipe, rules=(*recipe.rules, rule))
 

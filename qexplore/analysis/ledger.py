@@ -38,7 +38,8 @@ class Ledger:
     Attributes:
         prediction: of the recipe.
         layers: a row for each quantized layer, indexed by name, in the model's order:
-            kind; local_sqnr_db and local_mse, of its output when it reads float values; of local_mse the parts
+            kind; local_sqnr_db and local_mse, of its output when it reads float values (where it rounds the model's
+            output as well, the mean over both); of local_mse the parts
             activation_clipping, activation_rounding, weight_clipping, weight_rounding and cross (what the parts have in
             common: with it they add up exactly; it may be negative);
             output_mse, the error at the model's output that this layer alone brings, its parts as output_<part> and
@@ -129,6 +130,10 @@ def _table(
 def _accumulated(switches: Switched, ats: list[Linearized]) -> dict[str, ErrorMeter]:
     """Error of each layer's output in the whole quantized model, and of the model's under "output"."""
     gives = {layer: nodes[0] for layer, nodes in switches.quantized_nodes().items()}
+    for source in switches.nodes["output"].all_input_nodes:  # what the model gives is rounded as its output
+        layer = switches.layer_of.get(source.name)
+        if gives.get(str(layer)) == source.name:
+            gives[str(layer)] = "output"
     meters = {name: ErrorMeter() for name in [*gives, "output"]}
     with torch.no_grad():
         for at in ats:
@@ -154,7 +159,7 @@ def _normal(prediction: Prediction, switches: Switched, layer: str) -> dict[str,
     table = prediction.tensors.set_index(["kind", "name"])
     for key in own + weights:
         spec, stats = prediction.specs[key], prediction.stats(*key)
-        noise += 10 ** (-_normal_db(spec.bits, spec.symmetric, _one_sided(stats)) / 10)
+        noise += 10 ** (-_normal_db(spec.bits, _one_sided(stats)) / 10)
         scale = prediction.quantized[key].scale.double().square().mean()
         ratios[key[0]].append(float(table.loc[key, "mse"]) / float(scale))
     means = {kind: (sum(found) / len(found)) ** 0.5 if found else float("nan") for kind, found in ratios.items()}
@@ -170,11 +175,11 @@ def _one_sided(stats: TensorStats) -> bool:
 
 
 @lru_cache(maxsize=64)
-def _normal_db(bits: int, symmetric: bool, one_sided: bool) -> float:
+def _normal_db(bits: int, one_sided: bool) -> float:
     """SQNR of normally distributed values (their magnitudes where one-sided) in the range of least squared error."""
     values = torch.randn(1 << 14, generator=torch.Generator().manual_seed(0))
     stats = TensorStats.of(values.abs() if one_sided else values)
-    lo, hi = mse(stats, TensorSpec("mse", bits, symmetric))
+    lo, hi = mse(stats, TensorSpec("mse", bits))
     codes = code_range(bits, signed=True)
-    scale, zero_point = qparams(torch.tensor(lo), torch.tensor(hi), *codes, symmetric)
+    scale, zero_point = qparams(torch.tensor(lo), torch.tensor(hi), *codes, symmetric=False)
     return error_parts(*stats.sample, scale, zero_point, *codes).sqnr_db

@@ -18,6 +18,9 @@ from qexplore.plots.speed import speed
 from qexplore.plots.training import training
 from qexplore.plots.pictures import pictures
 from qexplore.plots.runs_overview import runs_overview
+from qexplore.plots.ledger import ledger_bars
+from qexplore.plots.model_graph import model_graph
+from qexplore.plots.sensitivity import sensitivity_ranks
 # isort: on
 
 __all__ = [
@@ -28,9 +31,12 @@ __all__ = [
     "clip_range",
     "codes",
     "layer_error",
+    "ledger_bars",
+    "model_graph",
     "observers",
     "pictures",
     "runs_overview",
+    "sensitivity_ranks",
     "size",
     "speed",
     "three_way",

@@ -11,10 +11,11 @@ from qexplore.analysis.ledger import Ledger
 from qexplore.errors import QexploreError
 from qexplore.plots.axes import FRAME, axis, layer_axis, layers_height, shortened
 from qexplore.plots.ledger_rows import HOVER, NAMES, frame, ledger_facts, place_of, row_data, shares
-from qexplore.plots.theme import CLIPPED, FLOAT, figure
+from qexplore.plots.theme import CLIPPED, figure
 
 ACTIVATION = "#8A6FD1"
 WEIGHT = "#B39B2E"
+NORMAL = "#F0E442"  # with a dark rim it stands out on bars and on any page
 ORDERS = ("model", "error")
 QUANTITIES = {
     "output": "Share of the error at the model's output in %",
@@ -32,7 +33,7 @@ def ledger_bars(ledger: Ledger, order: str = "model", what: str = "output", sele
     Args:
         order: "model", from top to bottom, or "error", the worst on top.
         what: "output", share of the summed output_mse in %; or "local", RMS error over RMS signal of the layer's
-            own output in %, with a line at what is normal. As a ratio of powers, normal layers would be too short
+            own output in %, with a mark at what is normal. As a ratio of powers, normal layers would be too short
             to see beside a bad one.
         selected: a layer to frame.
     """
@@ -63,7 +64,7 @@ def ledger_bars(ledger: Ledger, order: str = "model", what: str = "output", sele
     labels = [f"{shortened(name)} {ODD}" if odd else name for name, odd in zip(names, table.unusual, strict=True)]
     facts = ledger_facts(ledger)
     if table.unusual.any():
-        facts.append(f"{ODD} unusual: own error more than twice what is normal.")
+        facts.append(f"{ODD} unusual: own RMS error more than twice the normal.")
     drawn = figure(
         [*bars, _normal(table.normal_db.to_numpy(dtype=float), places, data, what == "local")],
         "Where the error comes from" if what == "output" else "Each layer's own error",
@@ -103,7 +104,7 @@ def _normal(normal_db: np.ndarray, places: np.ndarray, data: np.ndarray, shown: 
         x=noise_to_signal(normal_db[there]),
         y=places[there],
         mode="markers",
-        marker={"symbol": "line-ns-open", "size": 11, "color": FLOAT, "line": {"width": 2}},
+        marker={"symbol": "diamond-tall", "size": 12, "color": NORMAL, "line": {"width": 1, "color": "#333333"}},
         name="normal",
         visible=bool(there.any()),
         customdata=data[there],

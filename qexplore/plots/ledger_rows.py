@@ -53,7 +53,7 @@ def frame(place: int | None) -> dict[str, Any]:
 
 def place_of(names: Sequence[str], selected: str) -> int | None:
     """Where the chosen layer stands; None where there is none of that name."""
-    return list(names).index(selected) if selected in names else None
+    return list(names).index(selected) if selected and selected in names else None
 
 
 def ledger_facts(ledger: Ledger) -> list[str]:
@@ -74,11 +74,12 @@ def _hover(row: dict[Any, Any]) -> str:
         f"own error {decibels(row['local_sqnr_db'])}, normal {decibels(row['normal_db'])}"
         + (" (unusual)" if row["unusual"] else ""),
         f"{percent(row['share'])} of the error at the output ({number(row['output_mse'])})",
-        *(f"{name}: {_part(row, part)}" for part, name in NAMES.items()),
-        f"in common: {_part(row, 'cross')}",
+        "parts of its own error, of that at the output:",
+        *(f"– {name} {_part(row, part)}" for part, name in NAMES.items()),
+        f"– in common {_part(row, 'cross')}",
         f"with all layers quantized {decibels(row['accumulated_sqnr_db'])}",
-        f"RMSE/scale: activations {_ratio(row['activation_ratio'])}, weights {_ratio(row['weight_ratio'])}; "
-        f"rounding alone {IDEAL_RATIO:.4f}",
+        f"RMSE/scale: activations {_ratio(row['activation_ratio'])}, weights {_ratio(row['weight_ratio'])}",
+        f"(rounding alone {IDEAL_RATIO:.4f})",
     ]
     return f" ({row['kind']})<br>" + "<br>".join(lines)
 
@@ -86,12 +87,14 @@ def _hover(row: dict[Any, Any]) -> str:
 def _part(row: dict[Any, Any], part: str) -> str:
     """A part of the layer's own error and of what it brings to the output."""
     own, output = ((row[key], row[whole]) for key, whole in ((part, "local_mse"), (f"output_{part}", "output_mse")))
-    return f"{_of(*own)} of its own, {_of(*output)} at the output"
+    return f"{_of(*own)}, {_of(*output)}"
 
 
 def _of(value: float, whole: float) -> str:
     share = value / whole if whole else 0.0
-    return ("−" if share < 0 else "") + percent(abs(share))
+    sign = "−" if share < 0 else ""
+    # parts may be more than the whole where what they have in common is negative
+    return sign + (f"{100 * abs(share):.0f} %" if abs(share) > 1 else percent(abs(share)))
 
 
 def _ratio(value: float) -> str:

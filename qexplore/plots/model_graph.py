@@ -45,7 +45,7 @@ def model_graph(ledger: Ledger, selected: str = "") -> go.Figure:
     found = dict(zip(map(str, ledger.layers.index), range(len(ledger.layers)), strict=True))
     widest = max([lane for _, lane in places.values()] + list(edge_lanes.values()), default=0)
     rows = len(places)
-    height = min(max(FRAME + (ROW + 6) * rows, 260), max(TALLEST, FRAME))
+    height = min(max(FRAME + (ROW + 6) * rows, 260), TALLEST)
     layers = [node for node in places if node.kind == "layer"]
     traces = [
         _edges(places, edge_lanes),
@@ -76,16 +76,14 @@ def _edges(places: dict[Node, tuple[int, int]], edge_lanes: dict[tuple[Node, Nod
 
 
 def _curve(start: tuple[int, int], end: tuple[int, int], lane: int) -> np.ndarray:
-    """Points from one node to another along a lane, [points, (x, row)]; straight to the next row."""
+    """Points from one node to another along a lane, [points, (x, row)]; between neighbouring rows there is none."""
     (top, left), (bottom, right) = start, end
-    if abs(bottom - top) == 1:
-        lane = left
     ease = (1 - np.cos(np.linspace(0, np.pi, 17))) / 2
+    if abs(bottom - top) == 1:
+        return np.column_stack([left + (right - left) * ease, np.linspace(top, bottom, 17)])
     down = np.linspace(0, BEND, 17) * np.sign(bottom - top)
     away = np.column_stack([left + (lane - left) * ease, top + down])
     back = np.column_stack([lane + (right - lane) * ease, bottom - down[::-1]])
-    if abs(bottom - top) == 1:
-        return np.column_stack([left + (right - left) * ease, np.linspace(top, bottom, 17)])
     return np.concatenate([away, back])
 
 
@@ -94,13 +92,11 @@ def _layers(ledger: Ledger, layers: list[Node], places: dict[Node, tuple[int, in
     low = max(LEAST, min(int(np.floor(power.min())), 0)) if len(power) else 0
     ticks = np.arange(low, MOST + 1)
     bar: dict[str, Any] = {
-        "title": {"text": "Share of the error at the output in %", "side": "top", "font": {"size": 12}},
+        "title": {"text": "Share of the error<br>at the output in %", "side": "top", "font": {"size": 12}},
         "orientation": "h",
         "thickness": 10,
-        "len": 320,  # fits 420 pixels
-        "lenmode": "pixels",
-        "x": 0.5,
-        "xref": "container",
+        "len": 1,
+        "x": 0.5,  # of the plot: placed in the container, plotly 7.1 cuts bar and title off
         "xanchor": "center",
         "y": 0,
         "yanchor": "top",
@@ -150,11 +146,16 @@ def _figures(layers: list[Node], places: dict[Node, tuple[int, int]], widest: in
         x=np.full(len(layers), widest + 0.7),
         y=np.array([places[node][0] for node in layers], dtype=float),
         mode="text",
-        text=np.array([percent(share / 100) for share in percents]),
+        text=np.array([_short(share) for share in percents]),
         textposition="middle right",
         textfont={"size": 11},
         hoverinfo="skip",
     )
+
+
+def _short(share: float) -> str:
+    """A share in %, without powers of ten, which nobody reads beside a node."""
+    return f"< {10.0**LEAST:g} %" if 0 < share < 10.0**LEAST else percent(share / 100)
 
 
 def _at(nodes: list[Node], places: dict[Node, tuple[int, int]]) -> dict[str, np.ndarray]:

@@ -58,14 +58,16 @@ def sensitivity_ranks(sensitivity: Sensitivity) -> go.Figure:
         height,
         None if names else "There are no quantized layers.",
         xaxis=axis("mean squared error at the output, this layer alone quantized (log)", 40, type="log")
-        | {"exponentformat": "power", "dtick": "D1" if _decades(values[shown]) < 1 else 1, "nticks": 8},
+        | {"exponentformat": "power", "dtick": _step(values[shown])},
         yaxis=layer_axis(names, height - FRAME),
         showlegend=False,
     )
 
 
-def _decades(values: np.ndarray) -> float:
-    return float(np.log10(values.max() / values.min())) if len(values) else 0.0
+def _step(values: np.ndarray) -> int | str:
+    """Decades between ticks, few enough for 420 pixels; "D2" is plotly's for 1, 2 and 5 within one."""
+    decades = np.log10(values.max() / values.min()) if len(values) else 0.0
+    return "D2" if decades < 1 else int(np.ceil(decades / 4))
 
 
 def _absent(value: float) -> str:

@@ -222,7 +222,10 @@ def _make() -> dict[str, widgets.Widget]:
         "seed": widgets.BoundedIntText(value=default.seed, min=0, max=2**31 - 1, description="Seed"),
         **{
             step_control(name): widgets.Checkbox(
-                value=False, description=name.replace("_", " "), indent=False, tooltip=STEPS[name].description
+                value=False,
+                description=name.replace("_", " ").capitalize(),
+                indent=False,
+                tooltip=STEPS[name].description,
             )
             for name in ordered_steps()
         },

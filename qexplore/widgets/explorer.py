@@ -67,7 +67,7 @@ class Explorer(widgets.VBox):
         self.status = widgets.HTML("Ready.").add_class("qx-status")
         self.headline = widgets.HTML()
         self.predicted = widgets.HTML()
-        self.sources = Sources(self.diagnose, self._fixed, self._tensor)
+        self.sources = Sources(self.diagnose, self._fixed, self._tensor, self._failed)
         self.results = Results(self._failed, self.sources, self._sources_opened)
         self.table = widgets.HTML(runs_table([]))
         self.shown = widgets.Dropdown(description="Shown run", options=[]).add_class("qx-shown")
@@ -106,35 +106,33 @@ class Explorer(widgets.VBox):
 
     def quantize(self) -> None:
         """Quantize with the recipe shown, in the worker thread."""
-        self.error_panel.clear()
-        try:
-            recipe = self.recipe
-        except Exception as error:
-            self._failed(error)
-            return
 
-        def work(progress: Any, cancel: Any) -> Callable[[], None]:
-            calibration = self._calibrated(part(progress, 0.0, 0.1), cancel)
+        def work(recipe: Recipe, calibration: Calibration, progress: Report, cancel: Cancel) -> Callable[[], None]:
             run = quantize(self.workload, recipe, calibration, progress=progress, cancel=cancel)
             return partial(self._done, run, predict(calibration, recipe))
 
-        self.task.start(work)
+        self._start(work)
 
     def diagnose(self) -> None:
         """Find out where the error of the recipe shown comes from, in the worker thread."""
+
+        def work(recipe: Recipe, calibration: Calibration, progress: Report, cancel: Cancel) -> Callable[[], None]:
+            run = next((run for run in reversed(self.runs) if run.recipe == recipe), None)
+            return partial(self._diagnosed, found(calibration, recipe, run, part(progress, 0.1, 1.0), cancel))
+
+        self._start(work)
+
+    def _start(self, work: Callable[[Recipe, Calibration, Report, Cancel], Callable[[], None]]) -> None:
+        """Do some work for the recipe shown in the worker thread, then call what it gives."""
         self.error_panel.clear()
         try:
             recipe = self.recipe
         except Exception as error:
             self._failed(error)
             return
-        run = next((run for run in reversed(self.runs) if run.recipe == recipe), None)
-
-        def work(progress: Any, cancel: Any) -> Callable[[], None]:
-            calibration = self._calibrated(part(progress, 0.0, 0.1), cancel)
-            return partial(self._diagnosed, found(calibration, recipe, run, part(progress, 0.1, 1.0), cancel))
-
-        self.task.start(work)
+        self.task.start(
+            lambda progress, cancel: work(recipe, self._calibrated(part(progress, 0.0, 0.1), cancel), progress, cancel)
+        )
 
     def _inspect(self) -> None:
         """Off the kernel's own thread, find out the model's layers and modes, have torch import what it needs, and

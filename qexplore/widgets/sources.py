@@ -63,6 +63,7 @@ class Sources(widgets.VBox):
         on_find: called to have a diagnosis made.
         on_fix: called with a fix that was clicked.
         on_tensor: called with (kind, layer) to show a histogram.
+        on_error: called with an exception that a figure raised.
 
     Attributes:
         found: what is shown; None before the first diagnosis.
@@ -74,7 +75,9 @@ class Sources(widgets.VBox):
         on_find: Callable[[], None],
         on_fix: Callable[[Fix], None],
         on_tensor: Callable[[str, str], None],
+        on_error: Callable[[BaseException], object],
     ) -> None:
+        self._on_error = on_error
         self.found: Found | None = None
         self._on_fix = on_fix
         self._fix: Fix | None = None
@@ -172,10 +175,13 @@ class Sources(widgets.VBox):
         if self.found is None or self.layer.value is None:
             return
         ledger, view = self.found.diagnosis.ledger, VIEWS[self.view.value]
-        if view is None:
-            self.figure.draw(model_graph(ledger, self.layer.value))
-        else:
-            self.figure.draw(ledger_bars(ledger, *view, selected=self.layer.value))
+        try:
+            if view is None:
+                self.figure.draw(model_graph(ledger, self.layer.value))
+            else:
+                self.figure.draw(ledger_bars(ledger, *view, selected=self.layer.value))
+        except Exception as error:
+            self._on_error(error)
         self._details.value = _details(self.found.diagnosis, self.layer.value)
 
     def _finding(self, number: int, finding: Finding) -> widgets.VBox:
