@@ -93,7 +93,7 @@ def test_parts_have_little_in_common_at_8_bits(
     layers = error_ledger(calibrated(name), at_bits(8, per_channel=per_channel)).layers
     most = (layers.cross.abs() / layers.local_mse).max()
     print(f"{name}, per channel {per_channel}: |cross| up to {most:.4f} of local_mse")
-    assert most <= 0.2
+    assert most <= 0.1  # measured: 0.011 and 0.013 per channel, 0.004 and 0.063 per tensor
 
 
 def clipped(x: torch.Tensor, t: QuantizedTensor) -> torch.Tensor:
@@ -141,7 +141,7 @@ def test_ratios_are_those_of_rounding_alone() -> None:
     for linear in model:
         nn.init.normal_(linear.weight, std=0.06, generator=torch.Generator().manual_seed(0))
     layers = error_ledger(qx.calibrate(as_workload(model, normal(256, 256))), at_bits(8, "minmax")).layers
-    assert IDEAL_RATIO == pytest.approx(0.2887, abs=1e-4)
+    assert abs(IDEAL_RATIO - 0.2887) < 1e-4
     assert layers.activation_ratio.tolist() == pytest.approx([IDEAL_RATIO] * 2, rel=0.01)
     assert layers.weight_ratio.tolist() == pytest.approx([IDEAL_RATIO] * 2, rel=0.01)
     clipped = error_ledger(qx.calibrate(as_workload(model, normal(256, 256))), Recipe(activation=CLIPPING)).layers

@@ -55,7 +55,6 @@ def simulated_db(run: object) -> float:
 @pytest.mark.parametrize("weight", [TensorSpec(symmetric=True, per_channel=True), AFFINE], ids=["symmetric", "affine"])
 def test_the_int8_output_is_that_of_the_simulation(depthwise: Workload, engine: str, weight: TensorSpec) -> None:
     run = quantize(depthwise, Recipe(engine=engine, weight=weight))
-    print(engine, run.engine, run.overflow_guard, run.metrics["sqnr_db"], simulated_db(run))
     assert run.metrics["sqnr_db"] == pytest.approx(simulated_db(run), abs=1)
     assert (run.layers.codes_off.dropna() == 0).all()
 
@@ -64,7 +63,6 @@ def test_the_int8_output_is_that_of_the_simulation(depthwise: Workload, engine: 
 @pytest.mark.parametrize("engine", ["x86", "fbgemm"])
 def test_without_a_guard_the_depthwise_layer_saturates(depthwise: Workload, engine: str) -> None:
     run = quantize(depthwise, Recipe(engine=engine, overflow_guard="none"))
-    print(engine, run.metrics["sqnr_db"], simulated_db(run), run.layers[["sqnr_db", "simulated_sqnr_db", "codes_off"]])
     assert run.layers.why["depthwise"] == why.OVERFLOW_16
     assert run.metrics["sqnr_db"] < simulated_db(run) - 6
 

@@ -65,7 +65,7 @@ def test_a_layer_leads_to_its_histogram(explorer: Explorer) -> None:
 
 def test_a_fix_is_set_expected_and_measured(explorer: Explorer, quick_timing: None) -> None:
     sources = explorer.sources
-    button = next(b for b in sources.buttons if b.description.startswith("equalize channels"))
+    button = next(b for b in sources.buttons if b.description.startswith("Equalize channels"))
     fix = next(f for f in sources.found.diagnosis.findings[0].fixes if f.recipe.steps == ("equalize",))
     button.click()
     assert explorer.recipe == fix.recipe

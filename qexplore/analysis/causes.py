@@ -16,6 +16,7 @@ TAIL = 3.0  # times the value that all but a thousandth stay below
 UNEVEN = 4.0  # times the middle channel's range
 FEW_CODES = 0.25  # share of the codes that values get
 NARROW = 0.7  # of the range in use
+CLIPS_OUTLIER = "range without the outlier, which spoils the samples that have it,"
 LEAST_PERCENTILE = 60.0  # that the observer takes
 SKEWED = 1.5  # how much longer one side of the range is than the other
 
@@ -102,7 +103,7 @@ def _outlier(t: QuantizedTensor, spec: TensorSpec, stats: TensorStats, what: str
             "outlier",
             evidence + more,
             without,
-            "range without the outlier, which spoils the samples that have it,",
+            CLIPS_OUTLIER,
             lone=True,
         )
 

@@ -244,8 +244,8 @@ def _position(ledger: Ledger, layer: str) -> Iterator[Finding]:
     if row.unusual:
         place = "no single cause"
         words = (
-            f"has {row.local_sqnr_db:.1f} dB where its bits give {row.normal_db:.1f} dB for normally distributed values, "
-            "and no setting of one of its tensors alone explains it"
+            f"has {row.local_sqnr_db:.1f} dB where its bits give {row.normal_db:.1f} dB for normally distributed "
+            "values, and no setting of one of its tensors alone explains it"
         )
     evidence = f"Layer {layer!r} {words}: it makes {row.share:.0%} of the error at the output."
     fixes = fixes_of(ledger.prediction, layer, "", "", [])

@@ -82,7 +82,11 @@ def fixes_of(prediction: Prediction, layer: str, kind: str, name: str, causes: S
     # A tensor that another layer gives is as it is whether this one is float or not.
     if kind != "activation" or _giver(prediction, name, layer) == layer:
         found.append(_kept_float(recipe, layer))
-    return tuple(dict((fix.recipe, fix) for fix in reversed(found) if fix.recipe != recipe).values())[::-1]
+    first = dict[Recipe, Fix]()
+    for fix in found:
+        if fix.recipe != recipe:
+            first.setdefault(fix.recipe, fix)
+    return tuple(first.values())
 
 
 def _without(prediction: Prediction, layer: str, kind: str, name: str, cause: Cause) -> Iterator[Fix]:

@@ -131,12 +131,14 @@ def saturates(engine: str) -> bool:
 def _convolution_saturates(recipe: Recipe, engine: str, model: nn.Module | None) -> bool:
     """Whether the kernel of a grouped convolution that the recipe quantizes saturates."""
     for name, module in () if model is None else model.named_modules():
+        if not isinstance(module, CONVOLUTIONS) or module.groups == 1:
+            continue
         specs = recipe.specs_for(name)
-        if isinstance(module, CONVOLUTIONS) and module.groups > 1 and specs is not None:
-            sizes = (module.in_channels, module.out_channels, module.kernel_size, module.stride)
-            shape = (*sizes, module.padding, module.dilation, module.groups)
-            if grouped_saturates(engine, f"Conv{len(module.kernel_size)}d", shape, specs[1].symmetric):
-                return True
+        sizes = (module.in_channels, module.out_channels, module.kernel_size, module.stride)
+        shape = (*sizes, module.padding, module.dilation, module.groups)
+        kind = f"Conv{len(module.kernel_size)}d"
+        if specs is not None and grouped_saturates(engine, kind, shape, specs[1].symmetric):
+            return True
     return False
 
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import html
-from collections.abc import Callable, Mapping
+import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import ipywidgets as widgets
@@ -84,7 +86,7 @@ class Sources(widgets.VBox):
         self.find = widgets.Button(description="Find the causes", tooltip="Which layers make the error, and why")
         self.find.on_click(lambda _: on_find())
         self.view = widgets.Dropdown(description="View", options=list(VIEWS)).add_class("qx-shown")
-        self.layer = widgets.Dropdown(description="Layer", options=[]).add_class("qx-shown")
+        self.layer = widgets.Dropdown(description="Layer", options=[])
         self.figure = LiveFigure(self._clicked)
         self._note, self._details = widgets.HTML(EMPTY), widgets.HTML()
         self._histograms = widgets.HBox([self._histogram(kind, on_tensor) for kind in ("activation", "weight")])
@@ -113,7 +115,7 @@ class Sources(widgets.VBox):
         ]
         self._fixes.children = [
             widgets.HTML("<b>For the whole model</b>"),
-            *(self._button(fix) for fix in found.diagnosis.fixes),
+            *self._buttons(found.diagnosis.fixes),
         ]
         self._body.layout.display = None
         self._note.value = _summary(found.diagnosis)
@@ -188,23 +190,34 @@ class Sources(widgets.VBox):
         assert self.found is not None
         text = f"{number}. <b>{html.escape(finding.cause)}</b> in {html.escape(finding.layer)}. "
         return widgets.VBox(
-            [widgets.HTML(_line(text + html.escape(finding.evidence))), *(self._button(fix) for fix in finding.fixes)]
+            [widgets.HTML(_line(text + html.escape(finding.evidence))), *self._buttons(finding.fixes)]
         ).add_class("qx-finding")
+
+    def _buttons(self, fixes: Sequence[Fix]) -> list[widgets.HBox]:
+        """A row for each fix, those expected to gain most first."""
+        assert self.found is not None
+        return [self._button(fix) for fix in sorted(fixes, key=partial(_rank, self.found.expected))]
 
     def _button(self, fix: Fix) -> widgets.HBox:
         assert self.found is not None
-        button = widgets.Button(description=fix.title, tooltip=f"Set the controls so: {fix.title}")
+        title = fix.title[:1].upper() + fix.title[1:]
+        button = widgets.Button(description=title, tooltip=f"Set the controls so: {fix.title}")
         button.layout.width, button.layout.max_width = "auto", "100%"
         button.on_click(lambda _: self._apply(fix))
         now = self.found.diagnosis.ledger.sqnr_db
         row = widgets.HBox([button, widgets.HTML(_expected(self.found.expected.get(fix.recipe), now))])
         row.layout.flex_flow, row.layout.align_items = "row wrap", "center"
-        return row
+        return row.add_class("qx-fix")
 
     def _apply(self, fix: Fix) -> None:
         self._fix = fix
         self._on_fix(fix)
         self._note.value = _line(f"Set: <b>{html.escape(fix.title)}</b>. Press Quantize to measure what it gains.")
+
+
+def _rank(guesses: Mapping[Recipe, Expected | str], fix: Fix) -> float:
+    guess = guesses.get(fix.recipe)
+    return -guess.sqnr_db if isinstance(guess, Expected) and not guess.unpredicted else math.inf
 
 
 def _line(text: str) -> str:

@@ -39,7 +39,7 @@ STYLE = """
 .qx-explorer .progress-bar { transition: none; }
 .qx-status .widget-html-content { font-size: 12px; color: var(--jp-ui-font-color2); }
 .qx-explorer .js-plotly-plot svg text { fill: var(--jp-ui-font-color1) !important; }
-.qx-explorer .js-plotly-plot .hoverlayer text { fill: #222 !important; }
+.qx-explorer .js-plotly-plot .hoverlayer text { fill: #fff !important; }
 .qx-playground .qx-controls { max-width: 300px; }
 .qx-playground .qx-controls .widget-label { width: 84px; min-width: 84px; }
 .qx-playground .qx-controls select, .qx-playground .qx-controls input { min-width: 0; }
@@ -50,6 +50,7 @@ STYLE = """
 .qx-playground .qx-clip .widget-text .widget-label { position: absolute; clip-path: inset(50%); }
 .qx-sources .qx-finding { border-left: 3px solid var(--jp-border-color2); padding-left: 8px; margin-bottom: 6px; }
 .qx-sources .jupyter-button { white-space: normal; height: auto; line-height: 1.4; padding: 3px 10px; }
+.qx-results .qx-fix .widget-html { width: auto; }
 .qx-sources .qx-note { margin: 0 0 0 6px; }
 .qx-facts { display: grid; grid-template-columns: repeat(3, 1fr); }
 .qx-facts .qx-card-note { min-height: 2.7em; }
