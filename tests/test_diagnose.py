@@ -202,8 +202,33 @@ def test_batchnorm_on_its_own() -> None:
     first = diagnosis.findings[0]
     assert first.cause == "unfused BatchNorm" and first.layer == "stem.1"
     assert first.fixes[0].recipe == Recipe()
-    assert expected(calibration, Recipe()).output_mse < 0.7 * diagnosis.ledger.output_mse
+    fused = expected(calibration, Recipe(), samples=64).output_mse
+    assert first.cost == pytest.approx(diagnosis.ledger.output_mse - fused) and first.cost > 0.3 * fused
     assert "unfused BatchNorm" not in {f.cause for f in diagnose(calibration, Recipe(), samples=64).findings}
+
+
+def test_a_recipe_with_steps_is_compared_with_the_same_steps() -> None:
+    calibration = qx.calibrate(qx.workload("digits_mobile"))
+    recipe = Recipe(weight=PER_TENSOR, steps=("equalize",), fuse=False)
+    diagnosis = diagnose(calibration, recipe, samples=64)
+    fused = expected(calibration, replace(recipe, fuse=True), samples=64).output_mse
+    gain = diagnosis.ledger.output_mse - fused
+    costs = [finding.cost for finding in diagnosis.findings if finding.cause == "unfused BatchNorm"]
+    assert costs == ([pytest.approx(gain)] if gain > 0.3 * diagnosis.ledger.output_mse else [])
+    assert all("equalize" in fix.recipe.steps for finding in diagnosis.findings for fix in finding.fixes)
+
+
+def test_a_layer_that_no_setting_explains_says_so() -> None:
+    def change(model: nn.Module) -> None:
+        model.conv2.weight *= 0.01  # what it gives is little against what its bias brings
+        model.conv2.bias += 30
+
+    diagnosis = diagnose(qx.calibrate(plain(change=change)), Recipe(activation=MINMAX))
+    for finding in diagnosis.findings:
+        if finding.cause == "no single cause" and diagnosis.ledger.layers.unusual[finding.layer]:
+            assert "where its bits give" in finding.evidence
+        else:
+            assert "where its bits give" not in finding.evidence
 
 
 def test_pooling_keeps_the_range_of_what_it_reads() -> None:
