@@ -80,7 +80,10 @@ def check_fixes(calibration: qx.Calibration, diagnosis: Diagnosis) -> dict[str, 
         assert fix.recipe != recipe, fix.title
         assert Recipe.from_json(fix.recipe.to_json()) == fix.recipe
         if fix.title not in found:
-            found[fix.title] = expected(calibration, fix.recipe)
+            try:
+                found[fix.title] = expected(calibration, fix.recipe)
+            except QexploreError as error:
+                assert "equalize" in fix.recipe.steps and "equalize" in str(error)  # it finds no pair of layers
     return found
 
 
@@ -113,6 +116,18 @@ def test_every_fix_is_a_recipe(mobile: tuple[qx.Calibration, Diagnosis]) -> None
     assert any("equalize" in title for title in found) and any(says.unpredicted for says in found.values())
 
 
+def test_uneven_channels_of_what_a_layer_reads() -> None:
+    calibration = qx.calibrate(qx.workload("digits_mobile"))
+    diagnosis = diagnose(calibration, Recipe())
+    first = diagnosis.findings[0]
+    assert (first.kind, first.cause) == ("activation", "channel imbalance") and "depthwise" in first.layer
+    assert first.cost > 0.3 * diagnosis.ledger.layers.output_mse[first.layer]
+    assert first.fixes[0].recipe == Recipe(steps=("equalize",))
+    after = qx.quantize(calibration.workload, first.fixes[0].recipe, calibration)
+    assert output_db(after) > diagnosis.ledger.sqnr_db + 10
+    check_fixes(calibration, diagnosis)
+
+
 def test_an_outlier_in_one_sample() -> None:
     batches = plain_images()
     batches[0][3, 1, 2, 2] = 60
@@ -133,6 +148,16 @@ def test_an_outlier_in_one_sample() -> None:
     check_fixes(calibration, diagnosis)
     without = diagnose(qx.calibrate(plain(OddInput)), recipe)
     assert all(finding.cause != "outlier" for finding in without.findings)
+
+
+def test_an_outlier_is_judged_by_the_samples_without_it() -> None:
+    batches = plain_images()
+    batches[0][3, 1, 2, 2] = 60  # its sample alone loses more by clipping than all others gain
+    calibration, recipe = qx.calibrate(as_workload(seeded_model(Plain), *batches)), Recipe(activation=MINMAX)
+    diagnosis = diagnose(calibration, recipe)
+    found = next(finding for finding in diagnosis.findings if finding.cause == "outlier")
+    assert (found.layer, found.tensor) == ("conv1", "input") and "serves all others" in found.evidence
+    assert expected(calibration, found.fixes[0].recipe).output_mse > diagnosis.ledger.output_mse
 
 
 def test_an_outlier_among_weights() -> None:
@@ -215,7 +240,7 @@ def test_a_recipe_with_steps_is_compared_with_the_same_steps() -> None:
     gain = diagnosis.ledger.output_mse - fused
     costs = [finding.cost for finding in diagnosis.findings if finding.cause == "unfused BatchNorm"]
     assert costs == ([pytest.approx(gain)] if gain > 0.3 * diagnosis.ledger.output_mse else [])
-    assert all("equalize" in fix.recipe.steps for finding in diagnosis.findings for fix in finding.fixes)
+    assert all(fix.recipe.steps == ("equalize",) for finding in diagnosis.findings for fix in finding.fixes)
 
 
 def test_a_layer_that_no_setting_explains_says_so() -> None:

@@ -220,3 +220,21 @@ def test_what_does_not_fit_is_refused(plain: Workload, untraceable: nn.Module) -
         error_ledger(plain, Recipe())  # type: ignore[arg-type]
     with pytest.raises(QexploreError, match="needs its graph"):
         error_ledger(qx.calibrate(as_workload(untraceable, normal(4, 6))), Recipe("dynamic"))
+
+
+def test_a_layer_may_be_called_output(make: Callable[..., Workload]) -> None:
+    class Named(nn.Module):
+        def __init__(self, last: str) -> None:
+            super().__init__()
+            self.first, self.name = nn.Linear(8, 8), last
+            setattr(self, last, nn.Linear(8, 4))
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return getattr(self, self.name)(torch.relu(self.first(x)))
+
+    one, two = (
+        qx.error_ledger(qx.calibrate(make(seeded_model(Named, name), normal(32, 8))), qx.Recipe())
+        for name in ("output", "last")
+    )
+    assert one.sqnr_db == pytest.approx(two.sqnr_db)
+    assert one.layers.accumulated_sqnr_db.tolist() == pytest.approx(two.layers.accumulated_sqnr_db.tolist())

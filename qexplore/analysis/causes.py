@@ -31,6 +31,7 @@ class Cause:
         spec: settings of the tensor without it.
         fix: what these settings are, for a button.
         seen: the tensor whose values alone choose the range; "" for all that share it.
+        axis: channel dimension of an activation that is to have one scale per channel, which no kernel does.
         lone: whether it is judged by the samples that do not have what it takes away.
     """
 
@@ -39,6 +40,7 @@ class Cause:
     spec: TensorSpec
     fix: str
     seen: str = ""
+    axis: int | None = None
     lone: bool = False
 
 
@@ -121,6 +123,20 @@ def shared_range(t: QuantizedTensor, spec: TensorSpec, own: TensorStats, name: s
             f"{own.lo:.3g} and {own.hi:.3g}: operations such as pooling do not change the scale."
         )
         yield Cause("shared range", evidence, spec, f"keep {name!r} float", seen=name)
+
+
+def uneven_channels(t: QuantizedTensor, spec: TensorSpec, stats: TensorStats, axis: int) -> Iterator[Cause]:
+    """What may be wrong with an activation whose channels lie along `axis`."""
+    if stats.channel_lo is None or stats.channel_hi is None:
+        return
+    reach = torch.maximum(stats.channel_lo.abs(), stats.channel_hi.abs())
+    reach = reach[reach > 0]
+    if len(reach) and float(reach.max()) > UNEVEN * float(reach.min()):  # narrow channels have the fewest codes
+        evidence = (
+            f"Tensor {t.name!r} has channels of very different range: they reach from {float(reach.min()):.3g} to "
+            f"{float(reach.max()):.3g}, and all share one step."
+        )
+        yield Cause("channel imbalance", evidence, spec, "equalize channels across layers", axis=axis)
 
 
 def _imbalance(t: QuantizedTensor, spec: TensorSpec, what: str) -> Iterator[Cause]:

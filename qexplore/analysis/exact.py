@@ -114,8 +114,8 @@ def _values(switches: Switched, at: Linearized) -> dict[str, Any]:
     """What the float model gave, by the names of the switched graph; the rest of the graph is run."""
     values = {}
     for name in switches.nodes:
-        float_node = switches.float_nodes.get(name, name)
-        if name != "output" and float_node in at.values:
+        float_node = switches.float_node(name)
+        if name != switches.output and float_node in at.values:
             values[name] = at.values[float_node]
     switches.run(values, ())
     return values

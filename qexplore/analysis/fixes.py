@@ -79,9 +79,10 @@ def fixes_of(prediction: Prediction, layer: str, kind: str, name: str, causes: S
         weight = recipe.specs_for(layer)
         assert weight is not None
         found.append(Fix(f"8-bit weights in {layer!r}", with_spec(recipe, layer, "weight", replace(weight[1], bits=8))))
-    # A tensor that another layer gives is as it is whether this one is float or not.
-    if kind != "activation" or _giver(prediction, name, layer) == layer:
-        found.append(_kept_float(recipe, layer))
+    kept, giver = _kept_float(recipe, layer), _giver(prediction, name, layer) if kind == "activation" else layer
+    if giver != layer:  # a tensor that another layer gives is as it is whether this one is float or not
+        kept = Fix(f"keep {giver!r} and {layer!r} float", _kept_float(kept.recipe, giver).recipe)
+    found.append(kept)
     first = dict[Recipe, Fix]()
     for fix in found:
         if fix.recipe != recipe:
@@ -94,6 +95,10 @@ def _without(prediction: Prediction, layer: str, kind: str, name: str, cause: Ca
     recipe = prediction.recipe
     if cause.seen:
         yield _kept_float(recipe, cause.seen)
+        return
+    if cause.axis is not None:
+        if "equalize" not in recipe.steps:
+            yield Fix(cause.fix, replace(recipe, steps=("equalize", *recipe.steps)))
         return
     if cause.name == "symmetric range" and kind == "activation" and recipe.activation.symmetric:
         # First: values that are rounded again behind a reshape have to be affine in both places to gain anything.

@@ -18,7 +18,7 @@ from qexplore.analysis.sensitivity import inputs_of, linearized, switches_of
 from qexplore.batches import first_tensor
 from qexplore.calibrate import Calibration, TensorStats
 from qexplore.calibrate.observers.mse import mse
-from qexplore.engines.switched import Switched
+from qexplore.engines.switched import OUTPUT, Switched
 from qexplore.exclusive import exclusive
 from qexplore.isolate import seeded
 from qexplore.numerics.affine import code_range, qparams
@@ -87,7 +87,7 @@ def error_ledger(
         ats = linearized(prediction, samples, part(report, 0.0, 0.4), cancel)
         errors = local_errors(switches, ats, True, part(report, 0.4, 0.9), cancel)
         meters = _accumulated(switches, ats)
-    output = meters["output"]
+    output = meters[OUTPUT]
     return Ledger(
         prediction, _table(prediction, switches, errors, meters), errors.total_mse(), output.mse, output.sqnr_db
     )
@@ -128,19 +128,19 @@ def _table(
 
 
 def _accumulated(switches: Switched, ats: list[Linearized]) -> dict[str, ErrorMeter]:
-    """Error of each layer's output in the whole quantized model, and of the model's under "output"."""
+    """Error of each layer's output in the whole quantized model, and of the model's under OUTPUT."""
     gives = {layer: nodes[0] for layer, nodes in switches.quantized_nodes().items()}
-    for source in switches.nodes["output"].all_input_nodes:  # what the model gives is rounded as its output
+    for source in switches.nodes[switches.output].all_input_nodes:  # what the model gives is rounded as its output
         layer = switches.layer_of.get(source.name)
         if gives.get(str(layer)) == source.name:
-            gives[str(layer)] = "output"
-    meters = {name: ErrorMeter() for name in [*gives, "output"]}
+            gives[str(layer)] = switches.output
+    meters = {name: ErrorMeter() for name in [*gives, OUTPUT]}
     with torch.no_grad():
         for at in ats:
             values: dict[str, Any] = inputs_of(switches, at)
-            values["output"] = switches.run(values, set(gives))
-            for name, node in [*gives.items(), ("output", "output")]:
-                given, expected = first_tensor(values[node]), at.values[switches.float_nodes.get(node, node)]
+            values[switches.output] = switches.run(values, set(gives))
+            for name, node in [*gives.items(), (OUTPUT, switches.output)]:
+                given, expected = first_tensor(values[node]), at.values[switches.float_node(node)]
                 reference = first_tensor(expected)
                 if given is not None and reference is not None:
                     meters[name].add(reference, given)

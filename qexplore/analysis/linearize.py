@@ -16,7 +16,7 @@ from torch import fx
 
 from qexplore.batches import batch_size, first_tensor, positional
 from qexplore.calibrate.graph import FloatGraph
-from qexplore.engines.switched import run_function
+from qexplore.engines.switched import OUTPUT, run_function
 from qexplore.progress import Cancel, Report, stop_if
 from qexplore.workload import Batch
 
@@ -32,7 +32,7 @@ class Linearized:
     """One batch that ran through the float model.
 
     Attributes:
-        values: what each node of the graph gave, by its name.
+        values: what each node of the graph gave, by its name, and the model under OUTPUT.
         gradients: for each draw of v, the gradient of v . y at each node that has one, by its name.
         output: what the model gave (its first tensor), [samples, ...].
         samples: in how many parts the batch's errors can be told apart: its size, 1 where the model mixes it up.
@@ -105,7 +105,7 @@ def _linearized(
         for node in module.graph.nodes:
             if node.op == "output":
                 output = first_tensor(run(node, lambda source: values[source.name]))
-                values[node.name] = output
+                values[OUTPUT] = output
             elif node.op == "placeholder":
                 given = remaining.pop(0) if remaining else node.args[0]
                 values[node.name] = _leaf(given.clone() if isinstance(given, torch.Tensor) else given)
@@ -123,7 +123,7 @@ def _linearized(
                 output, list(wanted.values()), signs, retain_graph=draw + 1 < draws, allow_unused=True
             )
             gradients.append({name: g for name, g in zip(wanted, found, strict=True) if g is not None})
-            gradients[-1]["output"] = signs
+            gradients[-1][OUTPUT] = signs
     kept = {name: _detached(value) for name, value in values.items()}
     return Linearized(kept, gradients, output.detach(), samples)
 

@@ -105,7 +105,7 @@ def _layer_errors(
     after = switches.depending(names[:1]) if len(names) > 1 else set()
     runs = [_Values(switches, at, after) for _ in path]
     for position, name in enumerate(names):
-        node, float_node = switches.nodes[name], switches.float_nodes.get(name, name)
+        node, float_node = switches.nodes[name], switches.float_node(name)
         base = first_tensor(at.values[float_node])
         if base is None:
             continue
@@ -134,7 +134,7 @@ class _Values:
         self.own: dict[str, Any] = {}
 
     def __call__(self, node: fx.Node) -> Any:
-        known = self.switches.float_nodes.get(node.name, node.name)
+        known = self.switches.float_node(node.name)
         if node.name not in self.own and (node.name in self.after or known not in self.at.values):
             self.own[node.name] = self.switches.run_node(node, self, FLOAT, FLOAT)
         return self.own[node.name] if node.name in self.own else self.at.values[known]

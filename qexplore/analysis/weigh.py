@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import torch
 
-from qexplore.analysis.causes import Cause, causes, shared_range
+from qexplore.analysis.causes import Cause, causes, shared_range, uneven_channels
 from qexplore.analysis.checks import PER_TENSOR_ONLY
 from qexplore.analysis.linearize import Linearized
 from qexplore.analysis.local_errors import local_errors
@@ -16,9 +16,11 @@ from qexplore.analysis.prediction import Prediction
 from qexplore.analysis.sensitivity import switches_of
 from qexplore.calibrate.graph import FloatGraph
 from qexplore.engines import ENGINES, QuantizedTensor
+from qexplore.engines.engine import CONVOLUTIONS
 from qexplore.engines.observers import quant_range
 from qexplore.engines.plan import PlannedTensor
 from qexplore.engines.switched import Switched, switched
+from qexplore.numerics.affine import qparams
 from qexplore.progress import Cancel, no_report
 
 MATTERS = 0.3  # share of a layer's error that a cause takes away
@@ -35,7 +37,7 @@ def weigh(
     before = _brought(switches, layer, ats, cancel)
     for planned, given in _tensors(prediction, switches, layer):
         weighed: Weighed = []
-        for cause in _proposed(prediction, planned, given):
+        for cause in _proposed(prediction, planned, given, layer):
             if not _allowed(prediction, planned, cause):
                 continue
             tensor = _tensor_without(prediction, planned, cause)
@@ -49,8 +51,12 @@ def weigh(
             yield planned, sorted(weighed, key=lambda option: -option[0])
 
 
-def _proposed(prediction: Prediction, planned: PlannedTensor, given: str) -> Iterator[Cause]:
-    """The causes that a tensor's statistics suggest; `given`: name of the tensor that is read in its place."""
+def _proposed(prediction: Prediction, planned: PlannedTensor, given: str, layer: str) -> Iterator[Cause]:
+    """The causes that a tensor's statistics suggest.
+
+    Args:
+        given: name of the tensor that is read in its place; `layer`: that reads it.
+    """
     key = planned.kind, planned.name
     specs = prediction.recipe.specs_at(planned.rule)
     if specs is None:
@@ -62,6 +68,13 @@ def _proposed(prediction: Prediction, planned: PlannedTensor, given: str) -> Ite
     stats = prediction.calibration.stats
     if given in planned.seen and not planned.fixed:
         yield from shared_range(tensor, spec, stats[given], given)
+    from_layer = planned.layer in prediction.layers.index  # nothing before the model's input could even it out
+    if given == planned.name and from_layer and not planned.fixed and _is_convolution(prediction, layer):
+        yield from uneven_channels(tensor, spec, stats[given], axis=1)
+
+
+def _is_convolution(prediction: Prediction, layer: str) -> bool:
+    return isinstance(dict(_graph(prediction).module.named_modules()).get(layer), CONVOLUTIONS)
 
 
 def _brought(switches: Switched, layer: str, ats: list[Linearized], cancel: Cancel) -> torch.Tensor:
@@ -76,7 +89,7 @@ def _beyond(tensor: QuantizedTensor, switches: Switched, ats: list[Linearized]) 
     for at in ats:
         beyond = torch.zeros(at.samples, dtype=torch.bool)
         for source in sources:
-            x = at.values[switches.float_nodes.get(source, source)]
+            x = at.values[switches.float_node(source)]
             parts = at.samples if x.dim() and x.shape[0] % at.samples == 0 else 1
             beyond |= tensor.outside(x).reshape(parts, -1).any(1)
         found.append(beyond)
@@ -112,6 +125,11 @@ def _tensor_without(prediction: Prediction, planned: PlannedTensor, cause: Cause
     codes = quant_range(cause.spec, planned.kind, guard)
     own = replace(planned, name=cause.seen, seen=(cause.seen,)) if cause.seen else planned
     tensor, _ = predicted_tensor(prediction.calibration, own, cause.spec, codes, guard)
+    if cause.axis is not None:
+        stats = prediction.calibration.stats[planned.name]
+        assert stats.channel_lo is not None and stats.channel_hi is not None
+        scale, zero_point = qparams(stats.channel_lo, stats.channel_hi, *codes, cause.spec.symmetric)
+        tensor = replace(tensor, scale=scale, zero_point=zero_point, axis=cause.axis)
     return replace(tensor, name=planned.name)
 
 

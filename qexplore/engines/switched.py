@@ -18,6 +18,7 @@ from qexplore.engines.plan import Plan
 from qexplore.engines.simulate import QuantDequant, quantized_weight, weighted
 
 FLOAT, CLIPPED, QUANTIZED = range(3)
+OUTPUT = ""  # stands for the output node of any graph, whose own name differs where a layer is called "output"
 IN_PLACE = (operator.iadd, operator.isub, operator.imul, torch.relu_, nn.functional.relu_)
 Value = Callable[[fx.Node], Any]
 MakeModule = Callable[[int, int], nn.Module]
@@ -35,6 +36,7 @@ class Switched:
         reads: the tensor that a node reads quantized, by the names of the node and of the one that gives it.
         modules: for each node with a quantized weight, gives its module for an amount of reads and one of weights.
         clips: the layers some of whose weights are clipped.
+        nodes: by name; `output` is the name of the one that gives the model's output.
     """
 
     graph: fx.GraphModule
@@ -44,9 +46,15 @@ class Switched:
     modules: Mapping[str, MakeModule]
     clips: Collection[str]
     nodes: dict[str, fx.Node] = field(init=False, repr=False)
+    output: str = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "nodes", {node.name: node for node in self.graph.graph.nodes})
+        object.__setattr__(self, "output", next(node.name for node in self.graph.graph.nodes if node.op == "output"))
+
+    def float_node(self, name: str) -> str:
+        """The node of the float model whose value a node has; OUTPUT for what the model gives."""
+        return OUTPUT if name == self.output else self.float_nodes.get(name, name)
 
     def run_node(self, node: fx.Node, value: Value, reads: int = QUANTIZED, weights: int = QUANTIZED) -> Any:
         """What a node gives.
