@@ -13,20 +13,35 @@ from qexplore.errors import QexploreError
 from qexplore.workload import Batch
 
 
+def copied(batch: Batch) -> Batch:
+    """The batch with tensors of its own, which a model that works in place may change."""
+    if isinstance(batch, torch.Tensor):
+        return batch.clone()
+    if isinstance(batch, Mapping):
+        return {name: tensor.clone() for name, tensor in batch.items()}
+    return tuple(tensor.clone() for tensor in batch)
+
+
 def call(model: nn.Module, batch: Batch) -> Any:
-    """`model` run on the batch: a tensor as the one argument, a tuple by position, a dict by name."""
+    """`model` run on a copy of the batch: a tensor as the one argument, a tuple by position, a dict by name."""
+    return call_on(model, copied(batch))
+
+
+def call_on(model: nn.Module, batch: Batch) -> Any:
+    """The same on the batch itself, where even a copy would count, as in timing."""
     if isinstance(batch, torch.Tensor):
         return model(batch)
     return model(**batch) if isinstance(batch, Mapping) else model(*batch)
 
 
 def positional(model: nn.Module, batch: Batch) -> tuple[Any, ...]:
-    """The batch as positional arguments of `model.forward`, in its order.
+    """A copy of the batch as positional arguments of `model.forward`, in its order.
 
     Raises:
         TypeError: the model takes other arguments.
     """
     signature = inspect.signature(model.forward)
+    batch = copied(batch)
     if isinstance(batch, Mapping):
         bound = signature.bind(**batch)
     else:

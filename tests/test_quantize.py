@@ -708,3 +708,20 @@ def test_loss_knows_which_way_is_better(runs: dict[str, Run]) -> None:
     better = dataclasses.replace(runs["static"], metrics={"float": 2.0, "simulated": 1.0, "int8": 1.5})
     assert better.loss == 0.5
     assert dataclasses.replace(better, higher_is_better=False).loss == -0.5
+
+
+def test_batches_survive_a_model_that_works_in_place(make: Callable[..., Workload], quick_timing: None) -> None:
+    class Scales(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.fc = nn.Linear(6, 3)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            x *= 0.5
+            return self.fc(x)
+
+    batch = normal(16, 6)
+    before = batch.clone()
+    run = quantize_workload(make(seeded_model(Scales), batch), Recipe())
+    assert torch.equal(batch, before)
+    assert run.metrics["sqnr_db"] > 25

@@ -251,3 +251,95 @@ def test_what_does_not_fit_is_refused(conv: Workload, settings: dict, sentence: 
 def test_a_model_without_a_graph_is_refused(untraceable: nn.Module, make: Callable[..., Workload]) -> None:
     with pytest.raises(QexploreError, match="needs its graph"):
         qx.sensitivity(make(untraceable, normal(4, 6)), Recipe("dynamic"))
+
+
+class TimeFirst(nn.Module):
+    """Steps [T, N, 8] to [T, N, 4], each the sum of those before."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b = nn.Linear(8, 16), nn.Linear(16, 4)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.b(torch.relu(self.a(x)).cumsum(0))
+
+
+class Transposed(TimeFirst):
+    """The same from [N, T, 8] to means over time."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.b(torch.relu(self.a(x.transpose(0, 1))).mean(0))
+
+
+@pytest.mark.parametrize("kind", [TimeFirst, Transposed])
+def test_samples_that_are_not_the_first_dimension_are_noticed(
+    make: Callable[..., Workload], kind: type[nn.Module]
+) -> None:
+    workload = make(seeded_model(kind), *[normal(16, 8, 8, seed=seed) for seed in range(8)])
+    calibration, recipe = qx.calibrate(workload), at_bits(5)
+    quick, exact = (qx.sensitivity(workload, recipe, method, calibration).layers for method in ("adjoint", "exact"))
+    assert (quick.output_mse / exact.output_mse).between(0.5, 2.0).all()
+
+
+class InPlace(nn.Module):
+    """A pre-activation residual whose ReLU changes what the sum reads."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.act, self.second = nn.Linear(8, 8), nn.ReLU(inplace=True), nn.Linear(8, 8)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = self.first(x)
+        return self.second(self.act(y)) + y
+
+
+class Choice(Chain):
+    """The largest of three outputs, which has no gradient."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return super().forward(x).argmax(-1)
+
+
+@pytest.mark.parametrize(
+    ("kind", "inputs", "sentence"), [(InPlace, 8, "in place that another"), (Choice, 6, "has no gradient")]
+)
+def test_what_would_give_wrong_figures_is_refused(
+    make: Callable[..., Workload], kind: type[nn.Module], inputs: int, sentence: str
+) -> None:
+    workload = make(seeded_model(kind), normal(16, inputs))
+    with pytest.raises(QexploreError, match=sentence):
+        qx.sensitivity(workload, Recipe())
+
+
+def test_detach_lets_noise_through(make: Callable[..., Workload]) -> None:
+    class Detached(Chain):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.third(self.second(self.act(self.first(x)).detach()))
+
+    one, two = (
+        qx.sensitivity(make(seeded_model(kind), normal(64, 6)), at_bits(5)).layers for kind in (Chain, Detached)
+    )
+    assert one.output_mse.tolist() == pytest.approx(
+        two.output_mse.tolist(), rel=0.3
+    )  # without detach torch.ao fuses more
+
+
+def test_few_samples_claim_no_interval(make: Callable[..., Workload]) -> None:
+    layers = qx.sensitivity(make(seeded_model(Chain), normal(4, 6)), Recipe()).layers
+    assert layers[["low", "high", "stability"]].isna().all(axis=None)
+
+
+def test_a_calibration_of_another_workload_is_refused(chain: Workload, conv: Workload) -> None:
+    with pytest.raises(QexploreError, match="belongs to another workload"):
+        qx.sensitivity(chain, Recipe(), calibration=qx.calibrate(conv))
+
+
+def test_an_evaluate_that_fails_is_named(make: Callable[..., Workload]) -> None:
+    workload = make(seeded_model(Chain), normal(16, 6), evaluate=lambda model: 1 / 0)
+    with pytest.raises(QexploreError, match="evaluate of workload 'tiny' failed"):
+        qx.sensitivity(workload, Recipe(), "exact", metric=True)
+
+
+def test_a_recurrent_model_is_predicted_in_static_mode(lstm: Workload) -> None:
+    assert len(qx.sensitivity(lstm, Recipe()).layers)
+    assert len(qx.predict(qx.calibrate(lstm), Recipe()).layers)

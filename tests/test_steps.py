@@ -12,13 +12,24 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from qexplore import Cancelled, LayerRule, QexploreError, Recipe, TensorSpec, Workload, calibrate, predict, quantize
+from qexplore import (
+    Cancelled,
+    LayerRule,
+    QexploreError,
+    Recipe,
+    TensorSpec,
+    Workload,
+    calibrate,
+    diagnose,
+    predict,
+    quantize,
+)
 from qexplore import workload as demo
 from qexplore.analysis.steps import adaround, rounding
 from qexplore.analysis.steps.pairs import found_pairs
 from qexplore.analysis.steps.prepare import prepared
 from qexplore.analysis.steps.rows import sampled_rows
-from qexplore.analysis.steps.step import STEPS, step
+from qexplore.analysis.steps.step import STEPS, in_order, step
 from qexplore.calibrate.graph import float_copy, trace
 from qexplore.numerics.affine import along
 from qexplore.numerics.affine import quantize as codes_of
@@ -166,7 +177,7 @@ def test_steps_find_nothing_to_do(name: str) -> None:
 
 
 def test_a_step_of_ones_own(conv: Workload, own_steps: None) -> None:
-    @step("halve", "halves the last layer")
+    @step("halve", 9, "halves the last layer")
     def halve(model: nn.Module, *_: Any) -> nn.Module:
         changed = float_copy(model)
         changed.fc.weight.data /= 2
@@ -525,3 +536,10 @@ def test_batchnorm_with_channels_that_give_nothing() -> None:
     changed = start(as_workload(model, *images()), steps(MIN_MAX, "batchnorm"))
     assert all(bool(value.isfinite().all()) for value in state(changed).values())
     assert changed.block.bn1.running_var[2] == model.block.bn1.running_var[2]
+
+
+def test_steps_are_offered_and_taken_in_one_order(conv: Workload) -> None:
+    with pytest.raises(QexploreError, match="give them in the order"):
+        predict(calibrate(conv), Recipe(steps=("bias_correction", "adaround")))
+    for fix in diagnose(calibrate(conv), Recipe(steps=("bias_correction",))).fixes:
+        assert fix.recipe.steps == in_order(fix.recipe.steps)

@@ -9,6 +9,7 @@ from torch import nn
 
 from qexplore.analysis.steps.step import split
 from qexplore.batches import call, first_tensor
+from qexplore.calibrate import Calibration
 from qexplore.calibrate.graph import FloatGraph, UntraceableError, float_copy, layer_names, trace
 from qexplore.engines.dynamic import NOTHING_DYNAMIC, dynamic_layers, eligible
 from qexplore.engines.observers import torch_observer
@@ -27,6 +28,7 @@ LEFT_FLOAT = (
     "LSTM and GRU layers stay float here: PyTorch's static LSTM runs step by step, slower than float. "
     "Dynamic mode quantizes them."
 )
+REMEDY = "keep the layer float with a rule"
 NOTHING_LEFT = "The recipe leaves nothing to quantize; quantize at least one layer."
 NO_TENSOR = "The model returns no tensor, so it cannot be compared; return a tensor or a tuple of them."
 
@@ -41,6 +43,30 @@ def check_arguments(function: str, *pairs: tuple[object, type]) -> None:
         if not isinstance(given, wanted):
             name = wanted.__name__
             raise QexploreError(f"{function} got {given!r} for its {name.lower()}; give a qx.{name}.")
+
+
+def check_calibration(workload: Workload, calibration: Calibration | None) -> None:
+    """Refuse a calibration of another workload.
+
+    Raises:
+        QexploreError: naming both.
+    """
+    if calibration is None:
+        return
+    check_arguments("This", (calibration, Calibration))
+    if calibration.workload is not workload:
+        other = calibration.workload.name
+        named = f"workload {other!r}" if other != workload.name else f"another workload called {other!r}"
+        raise QexploreError(
+            f"The calibration belongs to {named}, not to the {workload.name!r} given; make one with "
+            "qx.calibrate(workload)."
+        )
+
+
+def check_samples(samples: object) -> None:
+    """Refuse what is no number of samples."""
+    if isinstance(samples, bool) or not isinstance(samples, int) or samples < 1:
+        raise QexploreError(f"samples is {samples!r}; give a whole number from 1 up.")
 
 
 def checked_graph(workload: Workload, model: nn.Module, recipe: Recipe) -> FloatGraph | None:

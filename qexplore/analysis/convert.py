@@ -9,7 +9,7 @@ import pandas as pd
 import torch
 from torch import nn
 
-from qexplore.analysis.checks import NOTHING_LEFT
+from qexplore.analysis.checks import NOTHING_LEFT, REMEDY
 from qexplore.analysis.finetune import finetune
 from qexplore.batches import call
 from qexplore.calibrate import Calibration
@@ -22,8 +22,6 @@ from qexplore.errors import QexploreError, first_line
 from qexplore.progress import Cancel, Report, cancellable, part, stop_if
 from qexplore.recipe import Recipe
 from qexplore.workload import Batch, Workload
-
-REMEDY = "keep the layer float with a rule"
 
 
 def convert_model(

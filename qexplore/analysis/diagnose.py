@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from qexplore.analysis.checks import check_arguments
+from qexplore.analysis.checks import check_arguments, check_samples
 from qexplore.analysis.fixes import Fix, expected, fixes_of, model_fixes
 from qexplore.analysis.ledger import Ledger, error_ledger
 from qexplore.analysis.linearize import SAMPLES, Linearized
@@ -87,6 +87,7 @@ def diagnose(
     """
     given: list[tuple[object, type]] = [(calibration, Calibration), (recipe, Recipe)]
     check_arguments("diagnose", *given, *([] if run is None else [(run, Run)]))
+    check_samples(samples)
     if run is not None and (run.recipe != recipe or run.workload != calibration.workload.name):
         raise QexploreError("The run belongs to another recipe or workload; give the run of this one, or none.")
     report = progress or no_report

@@ -100,6 +100,7 @@ class Running(nn.Module):
     def __init__(self, switches: Switched, layers: set[str]) -> None:
         super().__init__()
         self.switches, self.layers = switches, layers
+        self.graph = switches.graph  # its parameters are this model's, for those who ask where it is
         self.inputs = [name for name, node in switches.nodes.items() if node.op == "placeholder"]
 
     def forward(self, *batch: Any, **named: Any) -> Any:

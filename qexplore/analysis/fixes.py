@@ -12,7 +12,7 @@ from qexplore.analysis.linearize import SAMPLES
 from qexplore.analysis.predict import predict
 from qexplore.analysis.prediction import Prediction
 from qexplore.analysis.sensitivity import linearized, switches_of, whole_error
-from qexplore.analysis.steps.step import STEPS
+from qexplore.analysis.steps.step import STEPS, in_order
 from qexplore.analysis.why import OVERFLOW_32
 from qexplore.calibrate import Calibration
 from qexplore.engines import resolve_engine, resolve_guard
@@ -98,7 +98,7 @@ def _without(prediction: Prediction, layer: str, kind: str, name: str, cause: Ca
         return
     if cause.axis is not None:
         if "equalize" not in recipe.steps:
-            yield Fix(cause.fix, replace(recipe, steps=("equalize", *recipe.steps)))
+            yield Fix(cause.fix, replace(recipe, steps=in_order(("equalize", *recipe.steps))))
         return
     if cause.name == "symmetric range" and kind == "activation" and recipe.activation.symmetric:
         # First: values that are rounded again behind a reshape have to be affine in both places to gain anything.
@@ -108,7 +108,7 @@ def _without(prediction: Prediction, layer: str, kind: str, name: str, cause: Ca
     what = f"weight of {name!r}" if kind == "weight" else f"tensor {name!r}"
     yield Fix(f"{cause.fix} for the {what}", with_spec(recipe, where, kind, cause.spec))
     if cause.name == "channel imbalance" and "equalize" not in recipe.steps:
-        yield Fix("equalize channels across layers", replace(recipe, steps=("equalize", *recipe.steps)))
+        yield Fix("equalize channels across layers", replace(recipe, steps=in_order(("equalize", *recipe.steps))))
 
 
 def _no_overflow(prediction: Prediction, layer: str, why: str) -> Iterator[Fix]:
@@ -157,7 +157,7 @@ def model_fixes(prediction: Prediction, causes: Collection[str]) -> tuple[Fix, .
         for name in sorted(order, key=lambda name: (not STEPS[name].keeps_function, name)):
             if name == "equalize" and "channel imbalance" not in causes:
                 continue
-            steps = (name, *recipe.steps) if STEPS[name].keeps_function else (*recipe.steps, name)
+            steps = in_order((name, *recipe.steps))
             found.append(Fix(f"step {name}: {STEPS[name].description}", replace(recipe, steps=steps)))
     return tuple(found)
 

@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 import torch
 
-from qexplore.analysis.checks import check_arguments
+from qexplore.analysis.checks import check_arguments, check_samples
 from qexplore.analysis.linearize import SAMPLES, Linearized
 from qexplore.analysis.local_errors import PARTS, LocalErrors, local_errors
 from qexplore.analysis.predict import predict
@@ -80,6 +80,7 @@ def error_ledger(
         QexploreError: the recipe does not fit, or the model cannot be traced.
     """
     check_arguments("error_ledger", (calibration, Calibration), (recipe, Recipe))
+    check_samples(samples)
     report = progress or no_report
     with exclusive(report, cancel), seeded(recipe.seed):
         prediction = predict(calibration, recipe)

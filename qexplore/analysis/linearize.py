@@ -14,15 +14,20 @@ from typing import Any
 import torch
 from torch import fx
 
+from qexplore.analysis.checks import NO_TENSOR
 from qexplore.batches import batch_size, first_tensor, positional
 from qexplore.calibrate.graph import FloatGraph
 from qexplore.engines.switched import OUTPUT, run_function
+from qexplore.errors import QexploreError
 from qexplore.progress import Cancel, Report, stop_if
 from qexplore.workload import Batch
 
 SAMPLES = 256
 ENOUGH = 128  # samples, from which on two draws of v give a rank that holds
 DRAWS = (2, 4)  # with so many samples, and with fewer
+
+MIXED = 8  # times the draws where samples mix, for each draw is then but one
+DETACHING = ("detach", torch.detach)
 
 RunNode = Callable[[fx.Node, Callable[[fx.Node], Any]], Any]
 
@@ -73,18 +78,31 @@ def linearize(
     """Run the float model forward once and backward `draws` times on each batch."""
     run = _float_node(graph.module, dict(graph.module.named_modules()))
     graph.module.requires_grad_(False)
-    found = []
+    apart, found = False, list[Linearized]()
     for position, batch in enumerate(batches):
         stop_if(cancel)
         progress(f"Gradients, batch {position + 1} of {len(batches)}", position / len(batches))
-        inputs = positional(graph.module, batch)
-        found.append(_linearized(graph.module, run, inputs, batch, seed + position, draws))
+        values, output = _forward(graph.module, run, batch)
+        size = batch_size(batch) if output.dim() and output.shape[0] == batch_size(batch) else 1
+        if position == 0:
+            _check_output(graph.module, output, batch)
+            apart = draws == 0 or _are_apart(values, output, size)
+        signs = torch.Generator().manual_seed(seed + position)
+        found.append(_linearized(values, output, size if apart else 1, signs, draws if apart else draws * MIXED))
+    reached = (g for at in found for each in at.gradients for name, g in each.items() if name != OUTPUT)
+    if draws and not any(bool(g.any()) for g in reached):
+        raise QexploreError(
+            "The output of the model has no gradient (argmax, rounding or the like give none), and what layers bring "
+            'to it is taken from gradients; let the model return what comes before, or take method="exact".'
+        )
     return found
 
 
 def _float_node(module: fx.GraphModule, modules: dict[str, Any]) -> RunNode:
     def run(node: fx.Node, value: Callable[[fx.Node], Any]) -> Any:
         args, kwargs = fx.node.map_arg(node.args, value), fx.node.map_arg(node.kwargs, value)
+        if node.target in DETACHING:  # noise passes it, though no gradient does
+            return args[0]
         if node.op != "call_module":
             return run_function(module, node, args, kwargs)
         part = modules[str(node.target)]
@@ -95,37 +113,71 @@ def _float_node(module: fx.GraphModule, modules: dict[str, Any]) -> RunNode:
     return run
 
 
-def _linearized(
-    module: fx.GraphModule, run: RunNode, inputs: tuple[Any, ...], batch: Batch, seed: int, draws: int
-) -> Linearized:
+def _forward(module: fx.GraphModule, run: RunNode, batch: Batch) -> tuple[dict[str, Any], torch.Tensor]:
+    """What every node gives, gradients wanted, and the model's output (its first tensor)."""
     values: dict[str, Any] = {}
-    remaining = list(inputs)
-    output: Any = None
+    remaining = list(positional(module, batch))
+    output: torch.Tensor | None = None
     with torch.enable_grad():
         for node in module.graph.nodes:
-            if node.op == "output":
-                output = first_tensor(run(node, lambda source: values[source.name]))
-                values[OUTPUT] = output
-            elif node.op == "placeholder":
-                given = remaining.pop(0) if remaining else node.args[0]
+            if node.op == "placeholder":
+                given = remaining.pop(0) if remaining else next(iter(node.args), None)
                 values[node.name] = _leaf(given.clone() if isinstance(given, torch.Tensor) else given)
+                continue
+            value = run(node, lambda source: values[source.name])
+            if node.op == "output":
+                output = first_tensor(value)
             else:
-                value = run(node, lambda source: values[source.name])
                 values[node.name] = value if node.op == "get_attr" else _leaf(value)
-        tensors = {name: first_tensor(value) for name, value in values.items()}
-        wanted = {name: x for name, x in tensors.items() if x is not None and x.requires_grad}
-        samples = batch_size(batch) if output.dim() and output.shape[0] == batch_size(batch) else 1
-        generator = torch.Generator().manual_seed(seed)
-        gradients = []
-        for draw in range(draws if output.requires_grad else 0):
-            signs = torch.randint(0, 2, output.shape, generator=generator).to(output.dtype) * 2 - 1
-            found = torch.autograd.grad(
-                output, list(wanted.values()), signs, retain_graph=draw + 1 < draws, allow_unused=True
-            )
-            gradients.append({name: g for name, g in zip(wanted, found, strict=True) if g is not None})
-            gradients[-1][OUTPUT] = signs
-    kept = {name: _detached(value) for name, value in values.items()}
+    assert output is not None, NO_TENSOR
+    return values, output
+
+
+def _gradients(values: dict[str, Any], output: torch.Tensor, v: torch.Tensor, again: bool) -> dict[str, torch.Tensor]:
+    """The gradient of v . output at each node that has one."""
+    tensors = {name: first_tensor(value) for name, value in values.items()}
+    wanted = {name: x for name, x in tensors.items() if x is not None and x.requires_grad}
+    if not output.requires_grad:
+        return {}
+    found = torch.autograd.grad(output, list(wanted.values()), v, retain_graph=again, allow_unused=True)
+    return {name: g for name, g in zip(wanted, found, strict=True) if g is not None}
+
+
+def _linearized(
+    values: dict[str, Any], output: torch.Tensor, samples: int, generator: torch.Generator, draws: int
+) -> Linearized:
+    gradients = []
+    for draw in range(draws):
+        signs = torch.randint(0, 2, output.shape, generator=generator).to(output.dtype) * 2 - 1
+        gradients.append(_gradients(values, output, signs, draw + 1 < draws) | {OUTPUT: signs})
+    kept = {name: _detached(value) for name, value in values.items()} | {OUTPUT: output.detach()}
     return Linearized(kept, gradients, output.detach(), samples)
+
+
+def _are_apart(values: dict[str, Any], output: torch.Tensor, samples: int) -> bool:
+    """Whether samples do not mix, found by trying: the first one's output moves with its own values only, and these
+    come first in every tensor."""
+    if samples < 2:
+        return False
+    first = torch.zeros_like(output)
+    first[0] = 1.0
+    found = _gradients(values, output, first, again=True).values()
+    return not any(bool(g[len(g) // samples :].any()) for g in found if g.dim() and g.shape[0] % samples == 0)
+
+
+def _check_output(module: fx.GraphModule, output: torch.Tensor, batch: Batch) -> None:
+    """Refuse a model whose operations run one by one give something else than the model.
+
+    Raises:
+        QexploreError: as happens where an operation in place is seen through another reference.
+    """
+    with torch.no_grad():
+        expected = first_tensor(module(*positional(module, batch)))
+    if expected is None or not torch.allclose(output, expected, rtol=1e-3, atol=1e-4 * float(expected.abs().max())):
+        raise QexploreError(
+            "The model computes something else when its operations run one by one: one changes a tensor in place that "
+            "another one reads as well, or forward takes *args; use out-of-place operations and named arguments."
+        )
 
 
 def _leaf(value: Any) -> Any:

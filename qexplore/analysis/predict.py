@@ -10,7 +10,7 @@ import pandas as pd
 import torch
 from torch import nn
 
-from qexplore.analysis.checks import NOTHING_LEFT, check_arguments, check_recipe, checked_graph
+from qexplore.analysis.checks import NOTHING_LEFT, REMEDY, check_arguments, check_recipe, checked_graph
 from qexplore.analysis.predict_tensor import predicted_noise, predicted_tensor, spec_in_force
 from qexplore.analysis.prediction import Prediction, kept
 from qexplore.analysis.size import compared, file_bytes, layer_bytes, packed_away
@@ -22,7 +22,7 @@ from qexplore.calibrate.graph import FloatGraph, output_name
 from qexplore.engines import QuantizedTensor, resolve_engine, resolve_guard
 from qexplore.engines.observers import quant_range, seen_by_observer
 from qexplore.engines.plan import Plan, PlannedTensor, plan_dynamic, plan_static, structure
-from qexplore.errors import QexploreError
+from qexplore.errors import QexploreError, first_line
 from qexplore.exclusive import exclusive
 from qexplore.numerics.errors import ratio_db
 from qexplore.numerics.parts import ErrorParts
@@ -102,10 +102,19 @@ def _plan(calibration: Calibration, model: nn.Module, graph: FloatGraph | None, 
             if recipe.mode == "dynamic" or graph is None:
                 plan = plan_dynamic(model, recipe, calibration)
             else:
-                plan = plan_static(model, graph, recipe, next(iter(calibration.workload.calibration)))
+                plan = _plan_static(calibration, model, graph, recipe)
         return replace(plan, tensors=tuple(_sharing_weight(calibration, t) for t in plan.tensors))
 
     return kept(calibration, ("plan", structure(recipe)), make)
+
+
+def _plan_static(calibration: Calibration, model: nn.Module, graph: FloatGraph, recipe: Recipe) -> Plan:
+    try:
+        return plan_static(model, graph, recipe, next(iter(calibration.workload.calibration)))
+    except QexploreError:
+        raise
+    except Exception as error:
+        raise QexploreError(f"torch.ao cannot prepare this model: {first_line(error)}; {REMEDY}.") from error
 
 
 def _sharing_weight(calibration: Calibration, planned: PlannedTensor) -> PlannedTensor:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from functools import partial
 from typing import Any
@@ -10,9 +9,10 @@ from typing import Any
 import torch
 from torch import nn
 
-from qexplore.analysis.checks import check_arguments, check_output, checked_graph
+from qexplore.analysis.checks import check_arguments, check_calibration, check_output, checked_graph
 from qexplore.analysis.compare import compare
 from qexplore.analysis.convert import against, convert_model
+from qexplore.analysis.evaluate import evaluated
 from qexplore.analysis.predict import predict
 from qexplore.analysis.run import Run
 from qexplore.analysis.size import compared, file_bytes, layer_bytes, packed_away
@@ -25,10 +25,9 @@ from qexplore.calibrate import Calibration, calibrate
 from qexplore.calibrate.graph import float_copy, trace
 from qexplore.engines import Conversion, resolve_engine, resolve_guard
 from qexplore.engines.engine import using
-from qexplore.errors import Cancelled, QexploreError, first_line
 from qexplore.exclusive import exclusive
 from qexplore.isolate import seeded
-from qexplore.progress import Cancel, Report, cancellable, no_report, part
+from qexplore.progress import Cancel, Report, no_report, part
 from qexplore.recipe import Recipe
 from qexplore.workload import Batch, Workload
 
@@ -56,13 +55,9 @@ def quantize(
     check_arguments("quantize", (workload, Workload), (recipe, Recipe))
     started = time.perf_counter()
     report = progress or no_report
-    if calibration is not None and calibration.workload is not workload:
-        raise QexploreError(
-            f"The calibration belongs to workload {calibration.workload.name!r}, not to {workload.name!r}; "
-            "make one with qx.calibrate(workload)."
-        )
+    check_calibration(workload, calibration)
     engine = resolve_engine(recipe, workload.model)
-    evaluate = partial(_evaluate, workload, cancel)
+    evaluate = partial(evaluated, workload, cancel)
     with exclusive(report, cancel), seeded(recipe.seed), using(engine.name):
         guard = resolve_guard(recipe, engine, workload.model)
         model = float_copy(workload.model)
@@ -132,26 +127,6 @@ def quantize(
 def _parts(report: Report, *ends: float) -> list[Report]:
     """One callback for each stretch between the given points, the last one up to 1."""
     return [part(report, start, end) for start, end in zip(ends, [*ends[1:], 1.0], strict=True)]
-
-
-def _evaluate(workload: Workload, cancel: Cancel, model: nn.Module) -> float:
-    """The workload's metric of `model`, with Cancel at work inside and its mistakes named."""
-    handle = cancellable(model, cancel)
-    try:
-        value = workload.evaluate(model)
-    except (Cancelled, QexploreError):
-        raise
-    except Exception as error:
-        raise QexploreError(f"evaluate of workload {workload.name!r} failed: {first_line(error)}.") from error
-    finally:
-        handle.remove()
-    try:
-        metric = float(value)
-    except (TypeError, ValueError, RuntimeError):
-        metric = math.nan
-    if not math.isfinite(metric):
-        raise QexploreError(f"evaluate of workload {workload.name!r} gave {value!r}; it has to be a finite number.")
-    return metric
 
 
 def _size(model: nn.Module, conversion: Conversion) -> dict[str, Any]:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
+
 import pandas as pd
 import torch
 
 RESAMPLES = 500
+FEW = 8  # samples; with fewer there is nothing to say of an interval
 SURE = 0.9  # share of the resamples that an interval holds
 
 
@@ -17,7 +20,8 @@ def intervals(by_sample: torch.Tensor, seed: int) -> pd.DataFrame:
 
     Returns:
         A row each: mean; low and high (its 90 % interval); rank (1 has the largest mean); rank_low and rank_high (the
-        interval of the rank); stability (share of the resamples in which the row keeps its rank).
+        interval of the rank); stability (share of the resamples in which the row keeps its rank). With fewer than 8
+        samples all of these but mean and rank are NaN.
     """
     rows, samples = by_sample.shape
     generator = torch.Generator().manual_seed(seed)
@@ -29,7 +33,11 @@ def intervals(by_sample: torch.Tensor, seed: int) -> pd.DataFrame:
     rank, ranks = _ranks(mean.unsqueeze(1))[:, 0], _ranks(means)
     ends = torch.tensor([(1 - SURE) / 2, (1 + SURE) / 2], dtype=torch.float64)
     low, high = means.quantile(ends, dim=1)
-    rank_low, rank_high = ranks.double().quantile(ends, dim=1).round().long()
+    rank_low, rank_high = ranks.double().quantile(ends, dim=1).round()
+    stability = (ranks == rank.unsqueeze(1)).double().mean(1)
+    if samples < FEW:
+        for each in (low, high, rank_low, rank_high, stability):
+            each.fill_(math.nan)
     return pd.DataFrame(
         {
             "mean": mean.numpy(),
@@ -38,7 +46,7 @@ def intervals(by_sample: torch.Tensor, seed: int) -> pd.DataFrame:
             "rank": rank.numpy(),
             "rank_low": rank_low.numpy(),
             "rank_high": rank_high.numpy(),
-            "stability": (ranks == rank.unsqueeze(1)).double().mean(1).numpy(),
+            "stability": stability.numpy(),
         },
         index=range(rows),
     )

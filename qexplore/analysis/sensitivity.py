@@ -11,7 +11,8 @@ from typing import Any
 import pandas as pd
 import torch
 
-from qexplore.analysis.checks import check_arguments
+from qexplore.analysis.checks import check_arguments, check_calibration, check_samples
+from qexplore.analysis.evaluate import evaluated
 from qexplore.analysis.exact import exact_errors
 from qexplore.analysis.linearize import DRAWS, ENOUGH, SAMPLES, Linearized, chosen, linearize
 from qexplore.analysis.local_errors import local_errors
@@ -20,6 +21,7 @@ from qexplore.analysis.prediction import Prediction, kept
 from qexplore.analysis.resample import intervals
 from qexplore.batches import batch_size, checked, first_tensor
 from qexplore.calibrate import Calibration, calibrate
+from qexplore.calibrate.graph import float_copy
 from qexplore.engines.switched import Switched, switched
 from qexplore.errors import QexploreError
 from qexplore.exclusive import exclusive
@@ -118,8 +120,8 @@ def sensitivity(
     check_arguments("sensitivity", (workload, Workload), (recipe, Recipe))
     if method not in METHODS:
         raise QexploreError(f'method is {method!r}; give "adjoint" or "exact".')
-    if isinstance(samples, bool) or not isinstance(samples, int) or samples < 1:
-        raise QexploreError(f"samples is {samples!r}; give a whole number from 1 up.")
+    check_samples(samples)
+    check_calibration(workload, calibration)
     if metric and method != "exact":
         raise QexploreError('metric=True needs method="exact": gradients are those of the output.')
     started = time.perf_counter()
@@ -133,11 +135,11 @@ def sensitivity(
             ats = linearized(prediction, samples, part(rest, 0.0, 0.5), cancel)
             errors = local_errors(switches, ats, False, part(rest, 0.5, 1.0), cancel)
             by_sample, extra = errors.output_mse(), {}
-            total, passes = errors.total_mse(), 1 + 2 * len(ats[0].gradients) + 1.0
+            total, passes = errors.total_mse(), 1 + 2 * len(ats[0].gradients) + 1 + 3 / len(ats)  # the last to check
             names = errors.layers
         else:
             ats = linearized(prediction, samples, no_report, cancel, gradients=False)
-            judge = _judge(workload) if metric else None
+            judge = _judge(workload, cancel) if metric else None
             found = exact_errors(calibration, recipe, switches, ats, judge, rest, cancel)
             names, by_sample, extra = found.layers, found.alone, found.columns()
             total, passes = math.nan, found.passes
@@ -214,7 +216,7 @@ def inputs_of(switches: Switched, at: Linearized) -> dict[str, Any]:
     return {name: at.values[name] for name, node in switches.nodes.items() if node.op == "placeholder"}
 
 
-def _judge(workload: Workload) -> Callable[[torch.nn.Module], float]:
+def _judge(workload: Workload, cancel: Cancel) -> Callable[[torch.nn.Module], float]:
     sign = 1.0 if workload.higher_is_better else -1.0
-    float_metric = float(workload.evaluate(workload.model))
-    return lambda model: sign * (float_metric - float(workload.evaluate(model)))
+    float_metric = evaluated(workload, cancel, float_copy(workload.model))
+    return lambda model: sign * (float_metric - evaluated(workload, cancel, model))

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from torch.utils.benchmark import Timer
 
-from qexplore.batches import batch_size, call
+from qexplore.batches import batch_size, call_on, copied
 from qexplore.errors import QexploreError
 from qexplore.progress import Cancel, Report, no_report, stop_if
 from qexplore.workload import Batch
@@ -43,9 +43,9 @@ def benchmark(
     """
     if rounds is not None and rounds < 1:
         raise QexploreError(f"rounds is {rounds!r}; give a whole number from 1 up.")
-    threads = torch.get_num_threads()
+    threads, inputs = torch.get_num_threads(), copied(inputs)
     timers = [
-        Timer("run(model, inputs)", globals={"run": call, "model": model, "inputs": inputs}, num_threads=threads)
+        Timer("run(model, inputs)", globals={"run": call_on, "model": model, "inputs": inputs}, num_threads=threads)
         for model in (float_model, int8_model)
     ]
     times: list[list[float]] = [[], []]

@@ -11,6 +11,7 @@ import pandas as pd
 
 from qexplore.analysis.checks import check_arguments
 from qexplore.analysis.draws import Draw, calibrated, draws_of, independent, merged
+from qexplore.analysis.evaluate import evaluated
 from qexplore.analysis.exact import Running
 from qexplore.analysis.linearize import SAMPLES, Linearized
 from qexplore.analysis.local_errors import local_errors
@@ -120,7 +121,7 @@ def uncertainty(
             row: dict[str, float] = {"batches": len(draw), "samples": sum(batch_size(batches[i]) for i in draw)}
             row["sqnr_db"] = whole_error(switches, ats)[1]
             if metric:
-                row["metric"] = float(workload.evaluate(Running(switches, set(switches.quantized_nodes()))))
+                row["metric"] = evaluated(workload, cancel, Running(switches, set(switches.quantized_nodes())))
             rows.append(row)
             if len(draw) in (len(batches) // 2, len(batches)):
                 brought[draw] = _brought(switches, ats, cancel)

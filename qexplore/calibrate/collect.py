@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
 import torch
 from torch import nn
@@ -70,7 +70,7 @@ def _calibrate(workload: Workload, exact: bool, progress: Report, cancel: Cancel
         for position, batch in enumerate(checked(batches, workload.name)):
             stop_if(cancel)
             try:
-                run(_copied(batch))
+                run(batch)
             except (Cancelled, QexploreError):
                 raise
             except Exception as error:
@@ -96,15 +96,6 @@ def _is_dense(x: torch.Tensor) -> bool:
     )
 
 
-def _copied(batch: Batch) -> Batch:
-    """The batch with tensors of its own, which a model that works in place may change."""
-    if isinstance(batch, torch.Tensor):
-        return batch.clone()
-    if isinstance(batch, Mapping):
-        return {name: tensor.clone() for name, tensor in batch.items()}
-    return tuple(tensor.clone() for tensor in batch)
-
-
 def _runner(model: nn.Module, take: Take) -> tuple[Callable[[Batch], object], dict[str, str], dict[str, Operation]]:
     """A function that runs one batch and hands every tensor to `take`; the tensor each layer reads; and the operations
     whose output's statistics follow from the tensor's before."""
@@ -113,9 +104,10 @@ def _runner(model: nn.Module, take: Take) -> tuple[Callable[[Batch], object], di
     except UntraceableError:
         return *_hooked(model, take), {}
     inputs = {
-        graph.names[node.name]: graph.names[graph.source(node.all_input_nodes[0]).name]
+        graph.names[node.name]: graph.names[source]
         for node in graph.module.graph.nodes
         if node.op == "call_module" and isinstance(model.get_submodule(str(node.target)), READS_INPUT)
+        if (source := graph.source(node.all_input_nodes[0]).name) in graph.names
     }
     recorder = Recorder(graph.module, set(graph.names), lambda node, value: take(graph.names[node], value))
     return (lambda batch: recorder.run(*positional(model, batch))), inputs, monotone_operations(graph)

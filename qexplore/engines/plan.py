@@ -117,9 +117,10 @@ def plan_static(model: nn.Module, graph: FloatGraph, recipe: Recipe, example: Ba
 def _reads(groups: Groups, reference: fx.GraphModule) -> dict[tuple[str, str], str]:
     named = {id(observer): groups.output(first) for first, observer in groups.own_observers().items()}
     return {
-        (reader.name, node.args[0].name): named[id(groups.observers[node.args[0].name])]
+        (reader.name, node.args[0].name): named[own]
         for node in reference.graph.nodes
         if node.target in QUANTIZE
+        if (own := id(groups.observers[node.args[0].name])) in named  # parameters and parts of tuples have no row
         for user in node.users
         for reader in user.users
     }

@@ -9,13 +9,6 @@ from qexplore.analysis.steps.step import STEPS
 from qexplore.engines import ENGINES
 from qexplore.engines.observers import per_tensor_only
 
-RANK = {"batchnorm": 0, "adaround": 1, "bias_correction": 2}  # the last one corrects what the others leave
-
-
-def ordered_steps() -> list[str]:
-    """The preparation steps in the order they are taken: those that keep the model's function come first."""
-    return sorted(STEPS, key=lambda name: (not STEPS[name].keeps_function, RANK.get(name, len(RANK)), name))
-
 
 def step_control(name: str) -> str:
     """The name of a preparation step's control."""

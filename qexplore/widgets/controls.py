@@ -8,13 +8,13 @@ from typing import Any
 import ipywidgets as widgets
 
 from qexplore.analysis.checks import Inspection
-from qexplore.analysis.steps.step import STEPS
+from qexplore.analysis.steps.step import STEPS, in_order
 from qexplore.calibrate.observers import OBSERVERS, find
 from qexplore.engines import ENGINES
 from qexplore.engines.engine import supported_engines
 from qexplore.recipe import OVERFLOW_GUARDS, Recipe, TensorSpec
 from qexplore.registry import Registry
-from qexplore.widgets.availability import ordered_steps, step_control, unavailable
+from qexplore.widgets.availability import step_control, unavailable
 from qexplore.widgets.options import Options
 from qexplore.widgets.rules import Rules
 
@@ -27,7 +27,7 @@ GROUPS = {
     "Activations": ("activation_observer", "activation_bits", "activation_scheme"),
     "Weights": ("weight_observer", "weight_bits", "weight_scheme", "weight_granularity"),
     "Model": ("fuse", "engine", "overflow_guard", "epochs", "seed"),
-    "Preparation": tuple(step_control(name) for name in ordered_steps()),
+    "Preparation": tuple(step_control(name) for name in in_order(STEPS)),
 }
 
 
@@ -116,7 +116,7 @@ class Controls(widgets.VBox):
             seed=values["seed"],
             epochs=values["epochs"],
             steps=tuple(
-                name for name in ordered_steps() if values[step_control(name)] and step_control(name) not in off
+                name for name in in_order(STEPS) if values[step_control(name)] and step_control(name) not in off
             ),
         )
 
@@ -227,7 +227,7 @@ def _make() -> dict[str, widgets.Widget]:
                 indent=False,
                 tooltip=STEPS[name].description,
             )
-            for name in ordered_steps()
+            for name in in_order(STEPS)
         },
     }
 

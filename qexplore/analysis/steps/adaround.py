@@ -31,7 +31,7 @@ VALUES = 1 << 23
 NONE = "Step 'adaround' finds no quantized Conv or Linear layer; leave the step out."
 
 
-@step("adaround", "rounds weights up or down so that layers' outputs come out best (AdaRound)")
+@step("adaround", 2, "rounds weights up or down so that layers' outputs come out best (AdaRound)")
 def adaround(
     model: nn.Module,
     reference: nn.Module,

@@ -26,7 +26,7 @@ NONE = "Step 'batchnorm' finds no BatchNorm right behind a quantized Conv or Lin
 DEAD = 1e-6  # a folded BatchNorm that multiplies by less has no output to tell its input from
 
 
-@step("batchnorm", "measures BatchNorm statistics anew in the quantized model")
+@step("batchnorm", 1, "measures BatchNorm statistics anew in the quantized model")
 def batchnorm(
     model: nn.Module,
     reference: nn.Module,

@@ -24,7 +24,7 @@ from qexplore.recipe import Recipe
 from qexplore.workload import Batch
 
 
-@step("bias_correction", "takes the mean error of each layer's outputs off its bias")
+@step("bias_correction", 3, "takes the mean error of each layer's outputs off its bias")
 def bias_correction(
     model: nn.Module,
     reference: nn.Module,

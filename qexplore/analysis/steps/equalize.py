@@ -29,7 +29,7 @@ NO_PAIR = (
 )
 
 
-@step("equalize", "evens out the ranges of neighbouring layers' channels (cross-layer equalization)", True)
+@step("equalize", 0, "evens out the ranges of neighbouring layers' channels (cross-layer equalization)", True)
 def equalize(
     model: nn.Module,
     reference: nn.Module,

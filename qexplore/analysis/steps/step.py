@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -48,6 +48,7 @@ class Step:
 
     Attributes:
         name: in recipes and drop-downs.
+        place: in the order of steps: one undoes or misses what a later one does.
         description: one line.
         keeps_function: whether the new model computes what the old one did, to float rounding. Such a step may look
             at no more of a recipe than `engines.plan.structure` does: predictions keep its result by that.
@@ -55,6 +56,7 @@ class Step:
     """
 
     name: str
+    place: int
     description: str
     keeps_function: bool
     apply: Apply
@@ -63,11 +65,11 @@ class Step:
 STEPS: Registry[Step] = Registry("step")
 
 
-def step(name: str, description: str, keeps_function: bool = False) -> Callable[[Apply], Apply]:
+def step(name: str, place: int, description: str, keeps_function: bool = False) -> Callable[[Apply], Apply]:
     """Decorator: make a function the preparation step `name`."""
 
     def enter(apply: Apply) -> Apply:
-        STEPS.register(name)(Step(name, description, keeps_function, apply))
+        STEPS.register(name)(Step(name, place, description, keeps_function, apply))
         return apply
 
     return enter
@@ -90,4 +92,11 @@ def split(recipe: Recipe) -> tuple[tuple[str, ...], tuple[str, ...]]:
             f"Step {late!r} leaves what the model computes as it is, so it has to come before {others[0]!r}; "
             f"give steps=({', '.join(map(repr, keeping + others))})."
         )
+    if others != in_order(others):
+        raise QexploreError(f"steps is {recipe.steps!r}; give them in the order {keeping + in_order(others)!r}.")
     return keeping, others
+
+
+def in_order(names: Iterable[str]) -> tuple[str, ...]:
+    """Steps in the order in which they have to be taken."""
+    return tuple(sorted(names, key=lambda name: (not STEPS[name].keeps_function, STEPS[name].place, name)))
