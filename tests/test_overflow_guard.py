@@ -130,3 +130,15 @@ def test_predicted_and_real_guard_and_engine_agree(depthwise: Workload) -> None:
 def test_any_shape_can_be_tried(engine: str, kind: str, shape: tuple) -> None:
     assert grouped_saturates(engine, kind, shape, True) in (True, False)
     assert torch.backends.quantized.engine in HERE
+
+
+@pytest.mark.skipif("qnnpack" not in HERE, reason="this PyTorch has no QNNPACK")
+@pytest.mark.parametrize(("channels", "kernel", "stride"), [(4, 3, 1), (8, 2, 2), (16, 2, 2), (8, 3, 2)])
+def test_auto_takes_an_engine_that_is_right_on_transposed_convolutions(
+    make: Callable[..., Workload], channels: int, kernel: int, stride: int
+) -> None:
+    layers = [nn.Conv2d(3, 8, 3, padding=1), nn.ReLU(), nn.ConvTranspose2d(8, channels, kernel, stride)]
+    workload = make(seeded_model(nn.Sequential, *layers), normal(4, 3, 8, 8))
+    run = quantize(workload, Recipe(activation=TensorSpec("minmax"), weight=TensorSpec(symmetric=True)))
+    worst = (run.layers.sqnr_db - run.layers.simulated_sqnr_db).abs().max()
+    assert worst < 1.0

@@ -75,8 +75,8 @@ def resolve_engine(recipe: Recipe, model: nn.Module | None = None) -> Engine:
         arm = platform.machine().lower() in ("arm64", "aarch64")
         preferred = [name for name in (("qnnpack", "onednn") if arm else ("x86", "fbgemm", "onednn")) if name in here]
         if model is not None and any(isinstance(m, TRANSPOSED) for m in model.modules()):
-            # oneDNN's int8 transposed convolutions give garbage (torch 2.13, AVX512): below 0 dB SQNR.
-            preferred = [name for name in preferred if name in ("fbgemm", "qnnpack")] or preferred
+            # oneDNN's and FBGEMM's int8 transposed convolutions give garbage in some shapes (torch 2.13): below 0 dB.
+            preferred = ["qnnpack"] if "qnnpack" in here else preferred
         if not preferred:
             raise QexploreError("This PyTorch has no quantized engine for this CPU; install an official build.")
         fitting = [ENGINES[name] for name in preferred if _takes_weights(ENGINES[name], recipe)]
