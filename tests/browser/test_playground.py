@@ -72,7 +72,9 @@ def test_controls_move_facts_and_figure(lab: Lab) -> None:
     playground.choose("Scheme", "symmetric")
     expect(playground.field("Zero point")).to_be_disabled()
     playground.choose("Scheme", "affine")
+    expect(playground.field("Zero point")).to_be_enabled()
     playground.type("Scale", 0.5)
+    expect(playground.field("Clip above this value")).not_to_have_value("2")  # what is typed before is overwritten
     playground.type("Zero point", 0)
     expect(playground.field("Clip above this value")).to_have_value("3.5")
     playground.type("Value x", 1.3)
