@@ -45,7 +45,7 @@ def check_arguments(function: str, *pairs: tuple[object, type]) -> None:
             raise QexploreError(f"{function} got {given!r} for its {name.lower()}; give a qx.{name}.")
 
 
-def check_calibration(workload: Workload, calibration: Calibration | None) -> None:
+def check_calibration(function: str, workload: Workload, calibration: Calibration | None) -> None:
     """Refuse a calibration of another workload.
 
     Raises:
@@ -53,7 +53,7 @@ def check_calibration(workload: Workload, calibration: Calibration | None) -> No
     """
     if calibration is None:
         return
-    check_arguments("This", (calibration, Calibration))
+    check_arguments(function, (calibration, Calibration))
     if calibration.workload is not workload:
         other = calibration.workload.name
         named = f"workload {other!r}" if other != workload.name else f"another workload called {other!r}"

@@ -10,10 +10,11 @@ from qexplore.analysis.fixes import Fix, expected, fixes_of, model_fixes
 from qexplore.analysis.ledger import Ledger, error_ledger
 from qexplore.analysis.linearize import SAMPLES, Linearized
 from qexplore.analysis.run import Run
-from qexplore.analysis.sensitivity import linearized
+from qexplore.analysis.sensitivity import linearized, switches_of
 from qexplore.analysis.weigh import MATTERS, weigh
 from qexplore.analysis.why import OVERFLOW_16, OVERFLOW_32, why_words
 from qexplore.calibrate import Calibration
+from qexplore.engines.switched import Switched
 from qexplore.errors import QexploreError
 from qexplore.exclusive import exclusive
 from qexplore.isolate import seeded
@@ -94,12 +95,13 @@ def diagnose(
     ledger = error_ledger(calibration, recipe, samples, part(report, 0.0, 0.5), cancel)
     with exclusive(report, cancel), seeded(recipe.seed):
         ats = linearized(ledger.prediction, samples, no_report, cancel)
+        switches = switches_of(ledger.prediction)
         unusual, looked_at = _unusual(ledger)
         found: list[Finding] = [*_overflows(ledger, run, ats), *_unfused(calibration, ledger, samples)]
         explained = {finding.cause for finding in found}
         for position, layer in enumerate(looked_at):
             part(report, 0.5, 1.0)(f"Causes in layer {layer!r}", position / len(looked_at))
-            own = list(_findings(ledger, layer, ats, cancel))
+            own = list(_findings(ledger, switches, layer, ats, cancel))
             if layer not in unusual:  # every layer has few levels where one has
                 own = [finding for finding in own if finding.cause != "few levels"]
             elif not own and not ("unfused BatchNorm" in explained and _is_batchnorm(ledger, layer)):
@@ -118,8 +120,10 @@ def _unusual(ledger: Ledger) -> tuple[list[str], list[str]]:
     return list(table.index[unusual][:MOST]), list(table.index[unusual | costly][:MOST])
 
 
-def _findings(ledger: Ledger, layer: str, ats: list[Linearized], cancel: Cancel) -> Iterator[Finding]:
-    for planned, weighed in weigh(ledger.prediction, layer, ats, cancel):
+def _findings(
+    ledger: Ledger, switches: Switched, layer: str, ats: list[Linearized], cancel: Cancel
+) -> Iterator[Finding]:
+    for planned, weighed in weigh(ledger.prediction, switches, layer, ats, cancel):
         cost, cause = weighed[0]
         fixes = fixes_of(ledger.prediction, layer, planned.kind, planned.name, [c for _, c in weighed])
         name = cause.seen or planned.name

@@ -153,8 +153,7 @@ def model_fixes(prediction: Prediction, causes: Collection[str]) -> tuple[Fix, .
     if not recipe.fuse:
         found.append(Fix("fuse Conv, BatchNorm and ReLU", replace(recipe, fuse=True)))
     if recipe.mode != "dynamic":
-        order = [name for name in STEPS if name not in recipe.steps]
-        for name in sorted(order, key=lambda name: (not STEPS[name].keeps_function, name)):
+        for name in in_order(set(STEPS) - set(recipe.steps)):
             if name == "equalize" and "channel imbalance" not in causes:
                 continue
             steps = in_order((name, *recipe.steps))

@@ -122,7 +122,7 @@ def _forward(module: fx.GraphModule, run: RunNode, batch: Batch) -> tuple[dict[s
         for node in module.graph.nodes:
             if node.op == "placeholder":
                 given = remaining.pop(0) if remaining else next(iter(node.args), None)
-                values[node.name] = _leaf(given.clone() if isinstance(given, torch.Tensor) else given)
+                values[node.name] = _leaf(given)
                 continue
             value = run(node, lambda source: values[source.name])
             if node.op == "output":

@@ -10,10 +10,10 @@ import pandas as pd
 
 from qexplore.analysis.bit_choices import FLOAT_BITS, bit_choices, mixed_recipe
 from qexplore.analysis.bit_search import Choices, Picked, descent, within_bytes, within_mse
-from qexplore.analysis.checks import check_arguments
+from qexplore.analysis.checks import check_arguments, check_samples
+from qexplore.analysis.fixes import expected
 from qexplore.analysis.linearize import SAMPLES
-from qexplore.analysis.predict import predict
-from qexplore.analysis.sensitivity import COLLAPSED_DB, FACTOR, linearized, switches_of, whole_error
+from qexplore.analysis.sensitivity import COLLAPSED_DB, FACTOR
 from qexplore.calibrate import Calibration
 from qexplore.errors import QexploreError
 from qexplore.exclusive import exclusive
@@ -99,8 +99,7 @@ def mixed_precision(
     check_arguments("mixed_precision", (calibration, Calibration), (recipe, Recipe))
     _check_target(max_bytes, max_output_mse)
     falling = _checked_bits(bits)
-    if isinstance(samples, bool) or not isinstance(samples, int) or samples < 1:
-        raise QexploreError(f"samples is {samples!r}; give a whole number from 1 up.")
+    check_samples(samples)
     report = progress or no_report
     with exclusive(report, cancel), seeded(recipe.seed):
         choices = bit_choices(calibration, recipe, falling, samples, part(report, 0.0, 0.7), cancel)
@@ -141,9 +140,9 @@ class _Search:
                     "The target leaves every layer float; give a smaller max_bytes or a larger max_output_mse."
                 )
             self.report(f"Measuring choice {len(self.known) + 1}", 1 - 0.5 ** len(self.known))
-            prediction = predict(self.calibration, mixed_recipe(self.recipe, self.choices, picked))
-            ats = linearized(prediction, self.samples, no_report, self.cancel)
-            self.known[picked] = whole_error(switches_of(prediction), ats)
+            recipe = mixed_recipe(self.recipe, self.choices, picked)
+            found = expected(self.calibration, recipe, self.samples)
+            self.known[picked] = found.output_mse, found.sqnr_db
         return self.known[picked]
 
     def for_bytes(self, most: float) -> Picked:

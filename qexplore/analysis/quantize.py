@@ -55,7 +55,7 @@ def quantize(
     check_arguments("quantize", (workload, Workload), (recipe, Recipe))
     started = time.perf_counter()
     report = progress or no_report
-    check_calibration(workload, calibration)
+    check_calibration("quantize", workload, calibration)
     engine = resolve_engine(recipe, workload.model)
     evaluate = partial(evaluated, workload, cancel)
     with exclusive(report, cancel), seeded(recipe.seed), using(engine.name):

@@ -121,7 +121,7 @@ def sensitivity(
     if method not in METHODS:
         raise QexploreError(f'method is {method!r}; give "adjoint" or "exact".')
     check_samples(samples)
-    check_calibration(workload, calibration)
+    check_calibration("sensitivity", workload, calibration)
     if metric and method != "exact":
         raise QexploreError('metric=True needs method="exact": gradients are those of the output.')
     started = time.perf_counter()

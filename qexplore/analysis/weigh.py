@@ -13,7 +13,6 @@ from qexplore.analysis.linearize import Linearized
 from qexplore.analysis.local_errors import local_errors
 from qexplore.analysis.predict_tensor import predicted_tensor
 from qexplore.analysis.prediction import Prediction
-from qexplore.analysis.sensitivity import switches_of
 from qexplore.calibrate.graph import FloatGraph
 from qexplore.engines import ENGINES, QuantizedTensor
 from qexplore.engines.engine import CONVOLUTIONS
@@ -29,11 +28,10 @@ Weighed = list[tuple[float, Cause]]
 
 
 def weigh(
-    prediction: Prediction, layer: str, ats: list[Linearized], cancel: Cancel
+    prediction: Prediction, switches: Switched, layer: str, ats: list[Linearized], cancel: Cancel
 ) -> Iterator[tuple[PlannedTensor, Weighed]]:
     """The tensors of a layer with the causes that make much of its error, and how much of the error at the output
     goes with each, the largest first."""
-    switches = switches_of(prediction)
     before = _brought(switches, layer, ats, cancel)
     for planned, given in _tensors(prediction, switches, layer):
         weighed: Weighed = []

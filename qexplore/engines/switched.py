@@ -117,7 +117,12 @@ def run_function(graph: fx.GraphModule, node: fx.Node, args: tuple[Any, ...], kw
     changes = node.target in IN_PLACE or (name.endswith("_") and not name.endswith("__")) or kwargs.get("inplace")
     if changes and node.op in ("call_function", "call_method") and isinstance(args[0], torch.Tensor):
         args = (args[0].clone(), *args[1:])
-    return getattr(fx.Interpreter(graph, garbage_collect_values=False), node.op)(node.target, args, kwargs)
+    target: Any = node.target
+    if node.op == "call_function":
+        return target(*args, **kwargs)
+    if node.op == "call_method":
+        return getattr(args[0], target)(*args[1:], **kwargs)
+    return operator.attrgetter(target)(graph) if node.op == "get_attr" else args[0]  # else it is the output
 
 
 def switched(graph: FloatGraph, plan: Plan, tensors: Mapping[tuple[str, str], QuantizedTensor]) -> Switched:

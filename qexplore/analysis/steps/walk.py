@@ -51,7 +51,7 @@ def walk(graph: fx.GraphModule, run_node: RunNode, batches: Sequence[Batch], can
     values: list[dict[str, Any]] = []
     for batch in batches:
         given = iter(positional(graph, batch))
-        values.append({node.name: _own(next(given, node.args[0] if node.args else None)) for node in inputs})
+        values.append({node.name: next(given, node.args[0] if node.args else None) for node in inputs})
     for node in nodes:
         stop_if(cancel)
         if node.op in ("placeholder", "output"):
@@ -75,8 +75,3 @@ def as_traced(graph: fx.GraphModule) -> RunNode:
 
 def _reader(values: dict[str, Any]) -> Callable[[fx.Node], Any]:
     return lambda source: values[source.name]
-
-
-def _own(value: Any) -> Any:
-    """A copy of an input, which an operation in place may change."""
-    return value.clone() if isinstance(value, torch.Tensor) else value
