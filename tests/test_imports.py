@@ -12,7 +12,7 @@ PACKAGE = Path(__file__).parents[1] / "qexplore"
 
 BASE = {"errors", "registry", "recipe", "workload", "batches", "progress", "exclusive", "isolate"}
 CORE = BASE | {"numerics", "calibrate", "engines", "analysis", "plots"}
-EVERYTHING = CORE | {"zoo", "environment", "export", "widgets"}
+EVERYTHING = CORE | {"zoo", "environment", "export", "glossary", "widgets"}
 
 # What each module or folder directly below the package may import of the package, itself aside.
 # "" is qexplore/__init__.py.
@@ -26,6 +26,7 @@ MAY_IMPORT = {
     "progress": {"errors"},
     "exclusive": {"progress"},
     "isolate": set(),
+    "glossary": set(),
     "zoo": {"errors", "registry", "workload"},
     "numerics": BASE,
     "calibrate": BASE | {"numerics"},
@@ -34,6 +35,7 @@ MAY_IMPORT = {
     "plots": CORE,
     "export": EVERYTHING - {"widgets"},
     "widgets": EVERYTHING,
+    "lesson": EVERYTHING,
     "": EVERYTHING,
 }
 

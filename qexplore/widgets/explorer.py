@@ -22,7 +22,7 @@ from qexplore.progress import Cancel, Report, no_report, part
 from qexplore.recipe import Recipe
 from qexplore.widgets.controls import Controls
 from qexplore.widgets.errors import ErrorPanel
-from qexplore.widgets.html import headline, predicted_line, runs_table
+from qexplore.widgets.html import headline, help_text, predicted_line, runs_table
 from qexplore.widgets.results import Results
 from qexplore.widgets.sources import Found, Sources, found
 from qexplore.widgets.style import STYLE
@@ -86,7 +86,7 @@ class Explorer(widgets.VBox):
             [actions, self.status, self.error_panel, self.headline, self.predicted, self.results, picker, self.table]
         ).add_class("qx-results")
         columns = widgets.Box([self.controls, right]).add_class("qx-columns")
-        super().__init__([widgets.HTML(STYLE), columns])
+        super().__init__([widgets.HTML(STYLE), columns, widgets.HTML(help_text()).add_class("qx-help")])
         self.add_class("qx-explorer")
         if recipe is not None:
             self.controls.show(recipe)

@@ -4,11 +4,22 @@ from __future__ import annotations
 
 import html
 import math
+from collections.abc import Sequence
 
 import pandas as pd
 
 from qexplore.analysis import Prediction, Run
+from qexplore.glossary import GLOSSARY
 from qexplore.plots.words import decibels, kib, metric_name, number, percent, recipe_words
+
+STEPS = (
+    "Choose a mode: <i>dynamic</i> finds the ranges of activations while the model runs, <i>static</i> beforehand from "
+    "some data, <i>QAT</i> trains the model while it feels the rounding.",
+    "Move any control: the figures show at once what it is predicted to do. Every figure's title says what it shows.",
+    "Press <i>Quantize</i>: the model is quantized for real and measured on this machine, float against int8.",
+    "Open <i>Error sources</i> to see which layers make the error, why, and what would mend it.",
+    "Change a setting, quantize again, and compare in the table of runs; <i>Use its recipe</i> goes back to a run.",
+)
 
 
 def headline(run: Run, number: int) -> str:
@@ -91,7 +102,7 @@ def runs_table(runs: list[Run]) -> str:
         for number_of, run in enumerate(runs, 1)
     ]
     titles = ["Run", "Recipe", runs[0].metric, "Loss", "Size (KiB)", "Speedup", "SQNR"]
-    return _table(pd.DataFrame(rows, columns=titles), "qx-runs")
+    return table(pd.DataFrame(rows, columns=titles), "qx-runs")
 
 
 def layers_table(run: Run, prediction: Prediction | None) -> str:
@@ -116,7 +127,7 @@ def layers_table(run: Run, prediction: Prediction | None) -> str:
             "Clipped": layers.clipped.map(percent),
         }
     )
-    return _table(shown.mask(shown.isin(["nan", "nan to nan", "not measured", "unknown"]), "–"))
+    return table(shown.mask(shown.isin(["nan", "nan to nan", "not measured", "unknown"]), "–"))
 
 
 def _metric(value: float | None) -> str:
@@ -124,6 +135,28 @@ def _metric(value: float | None) -> str:
     return "–" if value is None else number(value, 4)
 
 
-def _table(frame: pd.DataFrame, kind: str = "qx-layers") -> str:
-    table = frame.to_html(index=False, border=0, classes=["qx-table", kind], escape=True)
-    return f'<div class="qx-scroll">{table}</div>'
+def table(frame: pd.DataFrame, kind: str = "qx-layers", index: bool = False) -> str:
+    """A data frame as a table that scrolls sideways where it is too wide.
+
+    Args:
+        kind: its class in the style sheet.
+        index: whether the frame's index is a column too.
+    """
+    made = frame.to_html(index=index, border=0, classes=["qx-table", kind], escape=True)
+    return f'<div class="qx-scroll">{made}</div>'
+
+
+def help_text() -> str:
+    """How to use the explorer, and the glossary; both folded away until they are asked for."""
+    steps = "".join(f"<li>{step}</li>" for step in STEPS)
+    return (
+        f"<details><summary>Help: how to use the explorer</summary><ol>{steps}</ol></details>"
+        f"<details><summary>Glossary: what the words mean</summary>{glossary_table(tuple(GLOSSARY))}</details>"
+    )
+
+
+def glossary_table(terms: Sequence[str]) -> str:
+    """The meanings of some of the glossary's terms."""
+    frame = pd.DataFrame({"Term": terms, "Meaning": [GLOSSARY[term] for term in terms]})
+    with pd.option_context("display.max_colwidth", None):
+        return table(frame, "qx-glossary")

@@ -57,5 +57,16 @@ STYLE = """
 .qx-playground .qx-controls pre.qx-worked {
   margin: 0; font-size: 11px; line-height: 1.45; color: var(--jp-ui-font-color1); white-space: pre-wrap;
 }
+.qx-glossary td { white-space: normal; vertical-align: top; }
+.qx-glossary td:first-child { white-space: nowrap; font-weight: 600; }
+.qx-help summary { cursor: pointer; font-weight: 600; }
+.qx-question { border-left: 4px solid var(--jp-brand-color1); padding: 4px 12px; }
+.qx-question .widget-html, .qx-question .widget-html-content {
+  width: 100%; max-width: 820px; line-height: 1.5; white-space: normal;
+}
+.qx-question .widget-radio { width: auto; max-width: 100%; }
+.qx-question .widget-radio-box { width: auto; max-width: none; }
+.qx-question .widget-radio-box label { height: auto; line-height: 1.5; white-space: normal; width: auto; }
+.qx-verdict { font-size: 13px; color: var(--jp-ui-font-color1); }
 </style>
 """

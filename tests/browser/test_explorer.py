@@ -111,7 +111,8 @@ def test_every_tab_draws_a_figure_as_wide_as_its_place(explorer: Lab) -> None:
             expect(lab.outputs.locator(".qx-layers tbody tr").first).to_be_visible()
             continue
         plot = lab.outputs.locator(".js-plotly-plot").filter(visible=True)
-        expect(plot.locator(".main-svg").first).to_be_visible()
+        # Opening "Error sources" finds the causes first, which takes seconds.
+        expect(plot.locator(".main-svg").first).to_be_visible(timeout=RUN_SECONDS * 1000)
         fits = """plot => ["clientWidth", "clientHeight"].every(
             side => Math.abs(plot.querySelector(".main-svg")[side] - plot[side]) <= 2)"""
         lab.page.wait_for_function(fits, arg=plot.first.element_handle(), timeout=10_000)

@@ -1,0 +1,9 @@
+"""What the notebooks teach with: questions answered before the figures are shown, exercises that hint, and words."""
+
+from qexplore.lesson import exercises as exercises  # registers them
+from qexplore.lesson.exercise import check
+from qexplore.lesson.words import words
+from qexplore.widgets.figure import shown
+from qexplore.widgets.question import Answer, ask
+
+__all__ = ["Answer", "ask", "check", "shown", "words"]
