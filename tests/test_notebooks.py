@@ -87,6 +87,7 @@ def test_notebook_is_clean(path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.alone
 @pytest.mark.timeout(600)
 @each_notebook
 def test_notebook_runs_and_its_exercises_answer(path: Path) -> None:

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from qexplore.analysis.checks import NOTHING_LEFT, REMEDY
-from qexplore.analysis.finetune import finetune
+from qexplore.analysis.finetune import Watch, finetune, no_watch
 from qexplore.batches import call
 from qexplore.calibrate import Calibration
 from qexplore.calibrate.graph import FloatGraph, trace
@@ -36,6 +36,7 @@ def convert_model(
     evaluate: Callable[[nn.Module], float],
     report: Report,
     cancel: Cancel,
+    watch: Watch = no_watch,
 ) -> tuple[Conversion, pd.DataFrame]:
     """The conversion and, in QAT mode, the history of its training (empty otherwise).
 
@@ -79,7 +80,8 @@ def convert_model(
                 raise QexploreError(f"torch.ao cannot observe this model: {first_line(error)}; {REMEDY}.") from error
     if recipe.mode == "qat":
         handle = cancellable(prepared.module, cancel)
-        history = finetune(workload, prepared.module, recipe.epochs, evaluate, part(report, 0.1, 0.95), cancel)
+        training = part(report, 0.1, 0.95)
+        history = finetune(workload, prepared.module, recipe.epochs, evaluate, training, cancel, watch)
         handle.remove()
     report("Converting to int8", 0.95)
     try:

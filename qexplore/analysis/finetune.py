@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import Protocol
 
 import pandas as pd
 import torch
@@ -18,6 +19,20 @@ from qexplore.workload import Workload
 FREE_SHARE = 1 / 3
 
 
+class Watch(Protocol):
+    """What is told the figures of a training as it goes on: `loss` after a step, `metric` after an epoch.
+
+    Args:
+        epoch: epochs done so far, parts of one included; 0 before training.
+    """
+
+    def __call__(self, epoch: float, **figures: float) -> object: ...
+
+
+def no_watch(epoch: float, **figures: float) -> None:
+    """The `Watch` of somebody who does not look."""
+
+
 def finetune(
     workload: Workload,
     module: nn.Module,
@@ -25,6 +40,7 @@ def finetune(
     evaluate: Callable[[nn.Module], float],
     report: Report,
     cancel: Cancel,
+    watch: Watch = no_watch,
 ) -> pd.DataFrame:
     """Train a QAT-prepared `module` in place with the workload's `train`.
 
@@ -32,6 +48,7 @@ def finetune(
 
     Args:
         evaluate: measures a model with the workload's metric.
+        watch: called from the thread that trains.
 
     Returns:
         one row per epoch, the first (epoch 0) before training: "epoch", "loss" (mean of what `train` reported, NaN
@@ -41,13 +58,14 @@ def finetune(
         QexploreError: `train` failed, or the training diverged to NaN.
     """
     rows = [{"epoch": 0, "loss": math.nan, "metric": evaluate(for_evaluation(module))}]
+    watch(0, metric=rows[0]["metric"])
     trained_freely = max(1, round(epochs * FREE_SHARE))
     hooks: list[RemovableHandle] = []
     for epoch in range(epochs):
         if epoch == trained_freely:
             hooks = freeze(module)
         within = part(report, epoch / epochs, (epoch + 0.9) / epochs)
-        progress = _Listener(f"Training, epoch {epoch + 1} of {epochs}", within, cancel)
+        progress = _Listener(f"Training, epoch {epoch + 1} of {epochs}", within, cancel, epoch, watch)
         progress()
         module.train()
         _train(workload, module, progress)
@@ -57,6 +75,7 @@ def finetune(
         losses = progress.losses
         loss = sum(losses) / len(losses) if losses else math.nan
         rows.append({"epoch": epoch + 1, "loss": loss, "metric": evaluate(for_evaluation(module))})
+        watch(epoch + 1, metric=rows[-1]["metric"])
     for hook in hooks:
         hook.remove()
     module.eval()
@@ -64,10 +83,10 @@ def finetune(
 
 
 class _Listener:
-    """The progress callback that `train` gets: keeps its losses, passes the rest on, and lets Cancel act."""
+    """The progress callback that `train` gets: keeps its losses, passes all on, and lets Cancel act."""
 
-    def __init__(self, title: str, report: Report, cancel: Cancel) -> None:
-        self.title, self.report, self.cancel = title, report, cancel
+    def __init__(self, title: str, report: Report, cancel: Cancel, epoch: int, watch: Watch) -> None:
+        self.title, self.report, self.cancel, self.epoch, self.watch = title, report, cancel, epoch, watch
         self.losses: list[float] = []
         self.done = 0.0
 
@@ -78,6 +97,8 @@ class _Listener:
         loss = f", loss {self.losses[-1]:.3g}" if self.losses else ""
         if isinstance(fraction, int | float):
             self.done = max(self.done, float(fraction))
+        if "loss" in figures:
+            self.watch(self.epoch + min(self.done, 1.0), loss=self.losses[-1])
         self.report(f"{self.title}{loss}", self.done)
 
 

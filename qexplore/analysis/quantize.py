@@ -13,6 +13,7 @@ from qexplore.analysis.checks import check_arguments, check_calibration, check_o
 from qexplore.analysis.compare import compare
 from qexplore.analysis.convert import against, convert_model
 from qexplore.analysis.evaluate import evaluated
+from qexplore.analysis.finetune import Watch, no_watch
 from qexplore.analysis.predict import predict
 from qexplore.analysis.run import Run
 from qexplore.analysis.size import compared, file_bytes, layer_bytes, packed_away
@@ -40,6 +41,7 @@ def quantize(
     calibration: Calibration | None = None,
     progress: Report | None = None,
     cancel: Cancel = None,
+    watch: Watch = no_watch,
 ) -> Run:
     """Quantize a copy of the workload's model and measure error, metric, size and speed against float.
 
@@ -47,6 +49,8 @@ def quantize(
         calibration: from `qx.calibrate(workload)`, to save its pass; made here where None.
         progress: `progress(message, fraction)`, called while the work goes on.
         cancel: a `threading.Event`; once set, the work stops with `Cancelled` at its next step.
+        watch: in QAT mode, `watch(epoch, loss=...)` is called after every step that reports a loss, and
+            `watch(epoch, metric=...)` before training and after every epoch; `epoch` counts parts of one too.
 
     Raises:
         QexploreError: the recipe does not fit the workload, the engine or the data; the message says what to do.
@@ -74,7 +78,7 @@ def quantize(
         qat = recipe.mode == "qat"
         converting, comparing, measuring, timing = _parts(rest, 0.1, *((0.8, 0.85, 0.95) if qat else (0.4, 0.6, 0.8)))
         conversion, history = convert_model(
-            workload, start, graph, recipe, engine, guard, calibration, batches, evaluate, converting, cancel
+            workload, start, graph, recipe, engine, guard, calibration, batches, evaluate, converting, cancel, watch
         )
         if recipe.steps:
             conversion = against(conversion, reference)

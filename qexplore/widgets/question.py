@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -78,10 +79,16 @@ class Question(widgets.VBox):
         """The HTML that compares the learner's answer with the right one; empty before."""
         return str(self._verdict.value)
 
+    @property
+    def _ready(self) -> bool:
+        return self.answer is None and self.given.value not in (None, "")
+
     def _typed(self, _: Any) -> None:
-        self.commit.disabled = self.answer is not None or self.given.value in (None, "")
+        self.commit.disabled = not self._ready
 
     def _committed(self) -> None:
+        if not self._ready:
+            return
         self.error_panel.clear()
         self.commit.disabled = True
         try:
@@ -106,7 +113,7 @@ class Question(widgets.VBox):
             first = f"{first} <b>{html.escape(str(answer.right))}</b>."
         else:
             unit = f" {self._unit}" if self._unit else ""
-            first = f"You said {number(given, 4)}{unit}. It is <b>{number(float(answer.right), 4)}{unit}</b>."
+            first = f"You said {given:g}{unit}. It is <b>{number(float(answer.right), 4)}{unit}</b>."
         return f'<div role="status" class="qx-verdict">{first} {html.escape(answer.words)}</div>'
 
 
@@ -117,14 +124,17 @@ def _number(text: str) -> float:
         QexploreError: it is none.
     """
     try:
-        return float(text.strip().replace(",", ".").replace("−", "-").rstrip("%").strip())
+        typed = float(text.strip().replace(",", ".").replace("−", "-").rstrip("%").strip())
     except ValueError:
-        raise QexploreError(f"{text!r} is not a number: type digits, such as 12.5.") from None
+        typed = math.nan
+    if not math.isfinite(typed):
+        raise QexploreError(f"{text!r} is not a number: type digits, such as 12.5.")
+    return typed
 
 
 def _widget(show: Any) -> widgets.Widget:
     if isinstance(show, go.Figure):
         return shown(show)
     if isinstance(show, pd.DataFrame):
-        return widgets.HTML(table(show, index=True))
+        return widgets.HTML(table(show.astype(object).where(show.notna(), "–"), "qx-answer", index=True))
     return show

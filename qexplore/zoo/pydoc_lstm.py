@@ -73,6 +73,26 @@ def bits_per_character(model: nn.Module) -> float:
         return cross_entropy(model(inputs), targets).item() / math.log(2)
 
 
+def write(model: nn.Module, prompt: str, characters: int = 200, seed: int = 0, temperature: float = 0.6) -> str:
+    """Text that a float or int8 `CharLSTM` writes after the prompt, a character at a time.
+
+    Args:
+        seed: of one random number for each character, so that two models with like probabilities write alike.
+        temperature: what the logits are divided by; lower is less daring.
+    """
+    luck = torch.rand(characters, generator=torch.Generator().manual_seed(seed))
+    embedding, lstm, head = (model.get_submodule(name) for name in ("embedding", "lstm", "head"))
+    tokens, state, written = encode(prompt)[None], None, ""
+    with evaluating(model):
+        for each in luck:
+            states, state = lstm(embedding(tokens), state)
+            chances = torch.softmax(head(states[:, -1])[0] / temperature, 0).cumsum(0)
+            index = min(int(torch.searchsorted(chances, each)), len(VOCABULARY) - 1)
+            written += VOCABULARY[index]
+            tokens = torch.tensor([[index]])
+    return written
+
+
 def cross_entropy(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
     """Mean over all characters, in nats."""
     return functional.cross_entropy(logits.flatten(0, 1), targets.flatten())

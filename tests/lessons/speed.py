@@ -1,0 +1,27 @@
+"""Wrong answers to the exercises of lesson 05."""
+
+WRONG = {
+    "expected file ratio": [
+        ("ratio = 4", "count scales, zero points and biases"),
+        ("ratio = 4 * (64 * 9 + 64) / (64 * 9 + 20)", "Each of the filters"),
+    ],
+    "surely faster": [
+        (
+            "def surely_faster(float_times, int8_times):\n    return sum(float_times) > sum(int8_times)",
+            "more than a quarter of the rounds say slower",
+        ),
+        (
+            "def surely_faster(float_times, int8_times):\n"
+            "    return np.quantile(float_times, 0.25) > np.quantile(int8_times, 0.75)",
+            "compare round by round",
+        ),
+    ],
+    "break-even": [
+        ("microseconds = 30", "comes on top"),
+        ("microseconds = 30 * 3", "the product alone takes as long"),
+    ],
+    "whole model": [
+        ("speedup = 3", "the int8 layers alone"),
+        ("speedup = 0.6 * 3 + 0.4", "Times add up"),
+    ],
+}

@@ -1,0 +1,140 @@
+"""What the notebooks teach with: questions, exercises, words."""
+
+from __future__ import annotations
+
+import pandas as pd
+import pytest
+
+import qexplore as qx
+from qexplore import lesson
+from qexplore.glossary import GLOSSARY
+from qexplore.lesson.exercise import EXERCISES, called, close
+from qexplore.plots.theme import figure
+from qexplore.widgets.figure import LiveFigure
+from qexplore.widgets.question import Question
+
+
+def answered(question: Question, answer: str) -> Question:
+    question.given.value = answer
+    question.commit.click()
+    return question
+
+
+def test_a_choice_is_revealed_only_after_the_learner_has_committed() -> None:
+    asked = []
+
+    def reveal() -> lesson.Answer:
+        asked.append(1)
+        return lesson.Answer("larger", "because.", pd.DataFrame({"SQNR": [1.0]}, index=["digits"]))
+
+    question = lesson.ask("Is it larger or smaller?", reveal, ["smaller", "larger"])
+    assert question.commit.disabled and question.given.value is None and not question.verdict
+    question.commit.click()
+    assert not asked and not question.error_panel.message
+    answered(question, "smaller")
+    assert asked == [1]
+    assert "You chose “smaller”. It is <b>larger</b>. because." in question.verdict
+    assert "digits" in question.children[-1].children[0].value
+    assert question.given.disabled and question.commit.layout.display == "none"
+
+
+def test_a_right_choice_is_called_right() -> None:
+    question = lesson.ask("?", lambda: lesson.Answer("yes", "So it is."), ["yes", "no"])
+    assert "You were right: <b>yes</b>. So it is." in answered(question, "yes").verdict
+
+
+@pytest.mark.parametrize(
+    ("typed", "shown"), [("12.5", "12.50"), ("−3", "−3.00"), ("12,5", "12.50"), (" 40 % ", "40.0")]
+)
+def test_a_number_is_compared_with_the_true_one(typed: str, shown: str) -> None:
+    question = lesson.ask("How many?", lambda: lesson.Answer(6.02, "One bit."), unit="dB")
+    answered(question, typed)
+    assert f"You said {shown} dB" in question.verdict and "It is <b>6.020 dB</b>. One bit." in question.verdict
+
+
+@pytest.mark.parametrize("typed", ["many", "nan", "1e999", "1.2.3", "%"])
+def test_what_is_no_number_is_refused_and_may_be_typed_again(typed: str) -> None:
+    question = lesson.ask("How many?", lambda: lesson.Answer(6.0, ""))
+    answered(question, typed)
+    assert "is not a number" in question.error_panel.message
+    assert question.answer is None and not question.verdict and not question.commit.disabled
+    answered(question, "6")
+    assert question.answer is not None and not question.error_panel.message
+
+
+def test_a_failing_reveal_is_told_and_can_be_tried_again() -> None:
+    answers = iter([lesson.Answer("a", ""), lesson.Answer("c", "")])
+    question = lesson.ask("?", lambda: next(answers), ["b", "c"])
+    answered(question, "b")
+    assert "not among the options" in question.error_panel.message and not question.verdict
+    question.commit.click()
+    assert "It is <b>c</b>" in question.verdict
+
+
+def test_a_figure_is_drawn_once_revealed() -> None:
+    question = answered(lesson.ask("?", lambda: lesson.Answer(1, "", figure([], "Title"))), "1")
+    shown = question.children[-1].children[0]
+    assert isinstance(shown, LiveFigure) and shown.shown.layout.title.text == "Title"
+
+
+def test_text_is_shown_as_it_is_written() -> None:
+    question = lesson.ask("Is 1 < 2?", lambda: lesson.Answer("a<b", "x<y"), ["a<b"])
+    answered(question, "a<b")
+    assert "1 &lt; 2" in question.children[1].value
+    assert "a&lt;b" in question.verdict and "x&lt;y" in question.verdict
+
+
+def test_an_exercise_that_does_not_exist_is_refused_by_name() -> None:
+    with pytest.raises(qx.QexploreError, match=r"There is no exercise named 'best clipp'.*did you mean 'best clip'"):
+        lesson.check("best clipp", 1)
+
+
+@pytest.mark.parametrize("answer", [(..., ...), (0.1, ...), (None, 3)])
+def test_what_is_not_filled_in_gets_the_first_hint(answer: tuple[object, ...]) -> None:
+    verdict = lesson.check("scale and zero point", *answer)
+    assert not verdict.passed and verdict.words == EXERCISES["scale and zero point"].start
+
+
+@pytest.mark.parametrize("answer", [lambda *_: None, lambda *_: ..., 3, "text"])
+def test_a_function_that_gives_nothing_gets_the_first_hint(answer: object) -> None:
+    assert lesson.check("quantize and back", answer).words == EXERCISES["quantize and back"].start
+
+
+def test_an_answer_that_fails_is_told_how() -> None:
+    def broken(x, scale, zero_point):
+        return x / undefined  # noqa: F821
+
+    verdict = lesson.check("quantize and back", broken)
+    assert not verdict.passed
+    assert "NameError" in verdict.words and "undefined" in verdict.words
+
+
+@pytest.mark.parametrize("answer", ["text", [1, 2], {}, object(), float("nan"), -1, 10**9])
+@pytest.mark.parametrize("name", ["best clip", "how few bits", "where the error begins"])
+def test_answers_of_any_kind_get_a_sentence(name: str, answer: object) -> None:
+    verdict = lesson.check(name, answer)
+    assert not verdict.passed and len(verdict.words) > 10
+
+
+def test_a_verdict_is_shown_with_its_words_escaped() -> None:
+    verdict = lesson.check("best clip", "<b>")
+    assert (
+        "<b>'" not in verdict._repr_html_() and "Not yet." in verdict._repr_html_() and repr(verdict)[:8] == "Not yet."
+    )
+
+
+def test_words_are_those_of_the_glossary() -> None:
+    shown = lesson.words("scale", "zero point")
+    assert GLOSSARY["scale"] in shown._repr_html_() and "observer" not in shown.terms
+    assert set(lesson.words().terms) == set(GLOSSARY)
+    with pytest.raises(qx.QexploreError, match=r"There is no term named 'scales'.*did you mean 'scale'"):
+        lesson.words("scales")
+
+
+def test_the_glossary_is_in_order() -> None:
+    assert list(GLOSSARY) == sorted(GLOSSARY, key=str.lower)
+
+
+def test_helpers_of_checks() -> None:
+    assert called(lambda a, b: a + b, 1, 2) == 3
+    assert close("1.0001", 1) and not close(1.1, 1)
