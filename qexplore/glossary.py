@@ -25,8 +25,8 @@ GLOSSARY = {
     "embedding": "a table with a row of numbers for each symbol; reading a symbol is looking up its row",
     "engine": "the library of int8 kernels that PyTorch computes with: x86, FBGEMM, oneDNN or QNNPACK",
     "epoch": "one pass of training over all of the training data",
-    "error ledger": "a table of every layer's error: its own in parts, what it brings to the output, and what has added "
-    "up at it",
+    "error ledger": "a table of every layer's error: its own in parts, what it brings to the output, and what has "
+    "added up at it",
     "fake-quantize": "to quantize and dequantize at once: float values that lie on the grid of the codes",
     "fusion": "computing Conv, BatchNorm and ReLU as one int8 operation, with one rounding instead of three",
     "held-out data": "data used neither to train nor to calibrate, so that what is measured on it is what new data "

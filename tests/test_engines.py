@@ -469,3 +469,15 @@ def test_quantizing_warns_of_nothing(conv: Workload) -> None:
         warnings.simplefilter("always")
         quantize(conv, Recipe())
     assert [str(warning.message) for warning in caught] == []
+
+
+@pytest.mark.parametrize("fuse", [True, False])
+def test_a_linear_with_batchnorm_and_relu_is_compared_behind_its_relu(fuse: bool) -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(8, 16), nn.BatchNorm1d(16), nn.ReLU(), nn.Linear(16, 3)).eval()
+    run = quantize(Workload("rows", model, [torch.randn(64, 8)], lambda candidate: 0.0), Recipe(fuse=fuse))
+    assert run.layers.sqnr_db.notna().all()
+    assert (run.layers.sqnr_db > 30).all()
+    assert (run.layers.sqnr_db - run.layers.simulated_sqnr_db).abs().max() < 3
+    if fuse:
+        assert list(run.layers.kind) == ["Linear + BatchNorm1d + ReLU", "Linear"]

@@ -43,9 +43,7 @@ def test_a_right_choice_is_called_right() -> None:
     assert "You were right: <b>yes</b>. So it is." in answered(question, "yes").verdict
 
 
-@pytest.mark.parametrize(
-    ("typed", "shown"), [("12.5", "12.50"), ("−3", "−3.00"), ("12,5", "12.50"), (" 40 % ", "40.0")]
-)
+@pytest.mark.parametrize(("typed", "shown"), [("12.5", "12.5"), ("−3", "-3"), ("12,5", "12.5"), ("40 %", "40")])
 def test_a_number_is_compared_with_the_true_one(typed: str, shown: str) -> None:
     question = lesson.ask("How many?", lambda: lesson.Answer(6.02, "One bit."), unit="dB")
     answered(question, typed)

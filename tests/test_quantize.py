@@ -725,3 +725,11 @@ def test_batches_survive_a_model_that_works_in_place(make: Callable[..., Workloa
     run = quantize_workload(make(seeded_model(Scales), batch), Recipe())
     assert torch.equal(batch, before)
     assert run.metrics["sqnr_db"] > 25
+
+
+def test_layers_of_an_int8_lstm_count_each_tensor_once(lstm: Workload) -> None:
+    run = quantize(lstm, Recipe(mode="dynamic"))
+    row = run.layers.loc["lstm"]
+    codes, scales, biases = 64 * (8 + 16), 2 * 64 * 16, 2 * 64 * 4
+    assert row.int8_bytes == codes + scales + biases
+    assert row.float_bytes == 4 * codes + biases

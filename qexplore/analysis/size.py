@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import math
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -24,12 +25,12 @@ def layer_bytes(model: nn.Module, layers: list[str]) -> dict[str, int]:
 
     A key belongs to the layer with the longest name that it starts with.
     """
-    totals = dict.fromkeys([*layers, "other"], 0)
+    parts: dict[str, list[Any]] = {name: [] for name in [*layers, "other"]}
     by_length = sorted(layers, key=len, reverse=True)
     for key, value in model.state_dict().items():
         owner = next((name for name in by_length if key.startswith(f"{name}.") or not name), "other")
-        totals[owner] += _value_bytes(value)
-    return totals
+        parts[owner].append(value)
+    return {name: sum(map(tensor_bytes, tensors_of(values))) for name, values in parts.items()}
 
 
 def compared(before: int, after: int, estimated: bool) -> dict[str, float | int | bool]:
@@ -49,16 +50,26 @@ def packed_away(tensors: list[QuantizedTensor]) -> int:
     )
 
 
-def _value_bytes(value: Any) -> int:
-    """Bytes of the tensors in a state dict entry, packed parameters of quantized layers included."""
+def tensors_of(values: Iterable[Any]) -> list[torch.Tensor]:
+    """The tensors in nested containers, those of packed weights included, each once: a packed LSTM lists its biases
+    twice."""
+    return list({(tensor.data_ptr(), tensor.numel()): tensor for tensor in _unpacked(values)}.values())
+
+
+def tensor_bytes(tensor: torch.Tensor) -> int:
+    """Bytes of a tensor's values, and of its scales and zero points (8 bytes each) where every channel has its own."""
+    own = tensor.numel() * tensor.element_size()
+    per_channel = tensor.is_quantized and tensor.qscheme() in (torch.per_channel_affine, torch.per_channel_symmetric)
+    return own + (16 * tensor.q_per_channel_scales().numel() if per_channel else 0)
+
+
+def _unpacked(value: Any) -> Iterator[torch.Tensor]:
     if isinstance(value, torch.Tensor):
-        own = value.numel() * value.element_size()
-        if not value.is_quantized:
-            return own
-        per_channel = value.qscheme() in (torch.per_channel_affine, torch.per_channel_symmetric)
-        return own + (value.q_per_channel_scales().numel() * 16 if per_channel else 16)
-    if isinstance(value, list | tuple):
-        return sum(_value_bytes(entry) for entry in value)
-    if isinstance(value, torch.ScriptObject):
-        return _value_bytes(value.__getstate__())
-    return 0
+        yield value
+    elif isinstance(value, torch.ScriptObject):
+        yield from _unpacked(value.__getstate__())
+    elif isinstance(value, Mapping):
+        yield from _unpacked(value.values())
+    elif isinstance(value, Iterable) and not isinstance(value, str | bytes):
+        for entry in value:
+            yield from _unpacked(entry)

@@ -12,6 +12,7 @@ from torch.utils.benchmark import Timer
 
 from qexplore.batches import batch_size, call_on, copied
 from qexplore.errors import QexploreError
+from qexplore.exclusive import exclusive
 from qexplore.progress import Cancel, Report, no_report, stop_if
 from qexplore.workload import Batch
 
@@ -49,7 +50,7 @@ def benchmark(
         for model in (float_model, int8_model)
     ]
     times: list[list[float]] = [[], []]
-    with torch.no_grad():
+    with exclusive(progress, cancel), torch.no_grad():
         once = [timer.timeit(WARM_UPS).mean for timer in timers]
         repeats = [max(1, round(ROUND_SECONDS / seconds)) for seconds in once]
         least, most = (rounds, rounds) if rounds is not None else ROUNDS

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
@@ -12,6 +12,7 @@ import torch
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from qexplore.analysis.size import tensor_bytes, tensors_of
 from qexplore.batches import call_on, copied
 from qexplore.exclusive import exclusive
 from qexplore.workload import Batch
@@ -54,13 +55,12 @@ def totals(rows: pd.DataFrame) -> dict[str, int]:
 
 def stored_bytes(module: nn.Module) -> int:
     """Bytes of the tensors in a module's state, packed weights included, each counted once."""
-    return sum(map(_bytes, _once(tensor for each in module.state_dict().values() for tensor in _unpacked(each))))
+    return sum(map(tensor_bytes, tensors_of(module.state_dict().values())))
 
 
 def code_bytes(module: nn.Module) -> int:
     """Bytes of the int8 weights in a module's state, without scales, zero points and what is float."""
-    tensors = _once(tensor for each in module.state_dict().values() for tensor in _unpacked(each))
-    return sum(tensor.numel() for tensor in tensors if tensor.is_quantized)
+    return sum(tensor.numel() for tensor in tensors_of(module.state_dict().values()) if tensor.is_quantized)
 
 
 class _Counter(TorchDispatchMode):
@@ -87,19 +87,19 @@ class _Counter(TorchDispatchMode):
         read = _tensors(given)
         stored = [t for t in read if isinstance(t, torch.ScriptObject) or self._is_stored(t)]
         activations = [t for t in read if not any(t is each for each in stored)]
-        held = _once(entry for each in [*stored, *weights] for entry in _unpacked(each))
+        held = tensors_of([*stored, *weights])
         written = _tensors(result)
-        size = sum(map(_bytes, written)) if operation == "embedding" else sum(map(_bytes, held))
+        size = sum(map(tensor_bytes, written)) if operation == "embedding" else sum(map(tensor_bytes, held))
         self.rows.append(
             (
                 self.layers[-1] if self.layers else "",
                 operation,
-                _type(sorted(held, key=_bytes, reverse=True)),
+                _type(sorted(held, key=tensor_bytes, reverse=True)),
                 _type(activations),
                 _type(written),
                 size,
-                sum(map(_bytes, activations)),
-                sum(map(_bytes, written)),
+                sum(map(tensor_bytes, activations)),
+                sum(map(tensor_bytes, written)),
             )
         )
 
@@ -140,26 +140,6 @@ def _tensors(value: Any) -> list[Any]:
         return [value] if isinstance(value, torch.ScriptObject) or value.numel() else []
     entries = value.values() if isinstance(value, dict) else value if isinstance(value, list | tuple) else ()
     return [tensor for entry in entries for tensor in _tensors(entry)]
-
-
-def _unpacked(value: Any) -> list[torch.Tensor]:
-    """The tensors of a weight, those that a packed one holds."""
-    if isinstance(value, torch.ScriptObject):
-        value = value.__getstate__()
-        return [tensor for each in _tensors(value) for tensor in _unpacked(each)]
-    return _tensors(value)
-
-
-def _once(tensors: Iterable[torch.Tensor]) -> list[torch.Tensor]:
-    """The tensors without those that share their memory with one before: a packed LSTM lists its biases twice."""
-    return list({(tensor.data_ptr(), tensor.numel()): tensor for tensor in tensors}.values())
-
-
-def _bytes(tensor: torch.Tensor) -> int:
-    """Bytes of a tensor's values, and of its scales and zero points where it has one for each channel."""
-    own = tensor.numel() * tensor.element_size()
-    per_channel = tensor.is_quantized and tensor.qscheme() in (torch.per_channel_affine, torch.per_channel_symmetric)
-    return own + (16 * tensor.q_per_channel_scales().numel() if per_channel else 0)
 
 
 def _type(tensors: list[torch.Tensor]) -> str:

@@ -97,6 +97,10 @@ def convert(prepared: Prepared) -> Conversion:
     }
     if int8 is not None:
         places = int8_places(int8, attributes)
+        # Lowering may put a group's last operation into its first one.
+        places |= {
+            last: places[first] for first, last in groups.lasts.items() if last not in places and first in places
+        }
         probes["int8"] = node_probe(int8, {name: places[node] for name, node in nodes.items() if node in places})
     return Conversion(int8, reference, tuple(tensors), tuple(layers), probes, prepared.engine.name)
 

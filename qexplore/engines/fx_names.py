@@ -55,7 +55,10 @@ class Groups:
             end = last = node
             while len(end.users) == 1:
                 user = next(iter(end.users))
-                joined = end.target in SUMS and end.name not in observers and _is_relu(graph.module, user)
+                unseen = last.name not in observers and _is_relu(graph.module, user)
+                # A Linear with its BatchNorm folded in meets the ReLU only when it is lowered to int8.
+                folded = last is node and end is not node and user.name in kept and user.name in observers
+                joined = unseen and (end.target in SUMS or folded)
                 if user.name in kept and not joined:
                     break
                 if joined:
