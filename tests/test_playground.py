@@ -106,7 +106,6 @@ def test_samples_are_what_they_are_called() -> None:
         (np.array([1.0, -math.inf]), "NaN, infinite or huge"),
         ([1e38], "NaN, infinite or huge"),
     ],
-    ids=str,
 )
 def test_bad_tensors_are_refused_in_one_sentence(tensor: object, sentence: str) -> None:
     with pytest.raises(qx.QexploreError, match=sentence) as error:
@@ -129,7 +128,6 @@ def test_bad_tensors_are_refused_in_one_sentence(tensor: object, sentence: str) 
         torch.tensor([1e-40, 1e36]),
         torch.eye(3).to_sparse(),
     ],
-    ids=str,
 )
 def test_any_numbers_can_be_shown(tensor: object) -> None:
     playground = qx.playground(tensor)

@@ -18,8 +18,7 @@ STEP, RATE, TARGET = 0.25, 0.05, 0.2  # one weight that starts at 0
 
 @exercise(
     "straight-through",
-    start="Clamp x to the range first: smallest code · scale to largest code · scale. Then add the difference that "
-    "rounding makes, detached from the graph.",
+    start="Which values should come out, and whose derivative? Begin with x clamped to its range.",
     right="This is all that QAT adds to training: rounded values on the way forward, gradients as if nothing was "
     "rounded on the way back.",
 )
@@ -33,12 +32,14 @@ def straight_through(function: Any) -> str | None:
         return f"For {len(x)} values, give a tensor of {len(x)} values."
     right = fake_quantize(x.detach(), scale, torch.tensor(0), *CODES)
     wrong = (given.detach() - right).abs() > 1e-5
+    if torch.allclose(given.detach(), x.detach().clamp(CODES[0] * SCALE, CODES[1] * SCALE)):
+        return "The values come out unrounded: a + (b - a).detach() has the value of b, so b is the rounded one."
     if wrong[: len(inside)].any():
         return (
             "Inside the range the values are not those of fake-quantize: round x / scale, then multiply by the scale."
         )
     if wrong.any():
-        return "Beyond the range the values must be the range's ends: clamp."
+        return "Beyond the range the values must be its ends: clamp to quant_min · scale and quant_max · scale."
     if not given.requires_grad:
         return "The result has lost its connection to x, so no gradient comes back: detach the difference only."
     upstream = torch.arange(1.0, len(x) + 1)  # unlike at every value, so that a constant cannot pass
@@ -49,7 +50,10 @@ def straight_through(function: Any) -> str | None:
     if not torch.allclose(ratio[: len(inside)], torch.ones(len(inside))):
         return f"Inside the range the gradient must pass unchanged; of yours {float(ratio[0]):.3g} comes through."
     if ratio[len(inside) :].any():
-        return "The gradient also passes beyond the range, where it must be 0: clamp x before you add the difference."
+        return (
+            "The gradient also passes beyond the range, where it must be 0: clamp x to quant_min · scale and "
+            "quant_max · scale first."
+        )
     return None
 
 
@@ -72,6 +76,8 @@ def steps_until_the_jump(steps: Any) -> str | None:
         return "That is the way to the next level itself. A value rounds to the nearest level: the border is half way."
     if close(steps, exact) or close(steps, math.floor(exact)):
         return "Nearly: after that many steps the weight has not passed the border yet, and steps are whole numbers."
+    if close(steps, math.ceil(exact) + 1):
+        return "Nearly: that is one update too many; the start, before any update, does not count."
     return f"While the model computes with 0, a step moves the weight by {RATE} · {TARGET}. How many pass {STEP / 2:g}?"
 
 
@@ -119,6 +125,7 @@ def _weight_hint(given: torch.Tensor, weight: torch.Tensor, norm: nn.BatchNorm2d
         "The factor divides by the square root of var + eps.": gamma / (variance + norm.eps),
         "Add eps to the variance before you take the root: here one variance is so small that it counts.": gamma
         / variance.sqrt(),
+        "eps belongs under the root, beside the variance.": gamma / (variance.sqrt() + norm.eps),
         "The factor lacks gamma, which is norm.weight.": 1 / (variance + norm.eps).sqrt(),
     }
     for words, factor in wrong.items():

@@ -30,6 +30,10 @@ def whole_range(function: Any) -> str | None:
     if any(torch.is_tensor(end) and end.numel() > 1 for end in given):
         return "batch_lo and batch_hi have an entry for each batch; the range needs one smallest and one largest value."
     lo, hi = (float(end) for end in given)
+    if hi == 2 ** TensorSpec().bits - 1:
+        return "These are the smallest and the largest code; the range is in the tensor's own values."
+    if close(-lo, hi):
+        return "That is a symmetric range; give the values seen, the scheme is seen to elsewhere."
     if lo >= hi:
         return f"It gave lo = {lo:g}, hi = {hi:g}; the smaller one comes first."
     if not close(lo, stats.lo):
@@ -43,11 +47,14 @@ def whole_range(function: Any) -> str | None:
 @exercise(
     "percentile",
     start="One image is spoilt. Which share of all images is that, in percent? Leave out a little more than that.",
-    right="The spoilt values are left out, and almost nothing else.",
+    right="The spoilt values hardly count any more, and almost all good ones are kept.",
 )
 def percentile(given: Any, accuracy: Callable[[Recipe], float], five_bits: Callable[..., Recipe]) -> str | None:
     if 0 < float(given) <= 1:
-        return f"The percentile is in percent, from 60 to 100; {float(given):g} looks like a share of 1."
+        return (
+            f"The percentile is in percent, from 60 to 100; {float(given):g} looks like a share of 1, "
+            "or like the share to leave out: give 100 minus that."
+        )
     digits = workload("digits")
     share = 100 / sum(len(batch) for batch in digits.calibration)
     reached, needed = accuracy(five_bits("percentile", percentile=float(given))), digits.evaluate(digits.model) - ENOUGH
@@ -75,10 +82,17 @@ def scales_of_a_weight(per_tensor: Any, per_channel: Any, weight: torch.Tensor) 
             return "per_tensor is half of what it should be: the range reaches from -a to a, so it is 2a wide."
         if close(per_tensor, float(2 * weight.max() / 255)):
             return "per_tensor is made from the largest value; take the largest magnitude, negative values count too."
+        if any(close(per_tensor, float(right[0]) * 255 / steps) for steps in (254, 256)):
+            return "per_tensor has another number of steps: the codes -128 to 127 have 255 steps between them."
+        if close(per_tensor, float(weight.max() - weight.min()) / 255):
+            return "per_tensor spans from the smallest to the largest value, which is affine; symmetric is 2a wide."
         return f"per_tensor is {float(per_tensor):.6g}; 2a / 255 with a the largest magnitude is another number."
     channels = torch.as_tensor(per_channel).float()
     if channels.numel() != len(weight):
-        return f"per_channel has {channels.numel()} entries; the weight has {len(weight)} output channels, dimension 0."
+        return (
+            f"per_channel has {channels.numel()} entries; the weight has {len(weight)} output channels, dimension 0: "
+            "take the largest over the other three dimensions."
+        )
     if not torch.allclose(channels.flatten(), right[1], rtol=1e-3):
         if torch.allclose(channels.flatten(), (2 * rows.amax(1) / 255), rtol=1e-3):
             return (
