@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import json
 import threading
 import time
@@ -12,6 +13,7 @@ from torch import nn
 
 import qexplore as qx
 from qexplore.exclusive import exclusive
+from qexplore.glossary import GLOSSARY
 from qexplore.plots import PLOTS
 from qexplore.widgets.availability import unavailable
 from qexplore.widgets.chooser import Chooser, description
@@ -248,3 +250,10 @@ def test_a_recurrent_model_begins_with_dynamic_mode_and_says_what_static_leaves(
     assert controls.by_name["mode"].value == "dynamic" and controls._notes["mode"].value == ""
     controls.by_name["mode"].value = "static"
     assert "stay float" in controls._notes["mode"].value and not explorer.quantize_button.disabled
+
+
+def test_help_and_the_whole_glossary_are_folded_below_the_explorer(explorer: Explorer) -> None:
+    text = explorer.children[-1].value
+    assert text.count("<details>") == 2 and "<details open" not in text
+    assert "Press <i>Quantize</i>" in text
+    assert all(html.escape(meaning, quote=False) in text for meaning in GLOSSARY.values())

@@ -11,7 +11,6 @@ from qexplore.lesson.exercise import called, close, exercise
 FILTERS, TAPS = 64, 9
 PER_OUTPUT = 8 + 8 + 4  # bytes of scale, zero point and bias
 OVERHEAD, GAIN = 30.0, 3.0  # microseconds; how many times faster the product is
-COVERED = 0.6  # of the float time is in layers that get faster
 
 
 @exercise(
@@ -73,20 +72,3 @@ def break_even(microseconds: Any) -> str | None:
         return "There the product alone takes as long as the overhead. Look for t = overhead + t / 3."
     given = float(microseconds)
     return f"At t = {given:g} int8 takes {OVERHEAD + given / GAIN:.1f}, which is not {given:g}."
-
-
-@exercise(
-    "whole model",
-    start="Take float's time as 1. Some of it stays as it is, the rest is divided; add the two, then invert.",
-    right="What stays float limits the whole: even infinitely fast int8 layers could not reach more than 1 / 0.4.",
-)
-def whole_model(speedup: Any) -> str | None:
-    if close(speedup, 1 / (1 - COVERED + COVERED / GAIN), relative=5e-3):
-        return None
-    if close(speedup, GAIN, relative=5e-3):
-        return "That is the gain of the int8 layers alone; the rest of the time is still there."
-    if close(speedup, 1 - COVERED + COVERED / GAIN, relative=5e-3):
-        return "This is the share of the time that is left; the speedup is 1 over it."
-    if close(speedup, COVERED * GAIN + 1 - COVERED, relative=5e-3):
-        return "Times add up, speedups do not: add the two times first."
-    return f"{float(speedup):.3g} is not it: 0.4 of the time stays, 0.6 becomes 0.6 / 3."
