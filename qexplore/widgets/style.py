@@ -57,7 +57,7 @@ STYLE = """
 .qx-playground .qx-controls pre.qx-worked {
   margin: 0; font-size: 11px; line-height: 1.45; color: var(--jp-ui-font-color1); white-space: pre-wrap;
 }
-.qx-glossary td { white-space: normal; vertical-align: top; }
+.qx-glossary th, .qx-glossary td { white-space: normal; vertical-align: top; text-align: left !important; }
 .qx-glossary td:first-child { white-space: nowrap; font-weight: 600; }
 .qx-help summary { cursor: pointer; font-weight: 600; }
 .qx-question { border-left: 4px solid var(--jp-brand-color1); padding: 4px 12px; }
