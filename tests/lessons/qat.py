@@ -11,7 +11,7 @@ WRONG = {
             "def straight_through_by_hand(x, scale, quant_min, quant_max):\n"
             "    quantized = torch.round(x / scale).clamp(quant_min, quant_max) * scale\n"
             "    return x + (quantized - x).detach()",
-            "clamp x before you add",
+            "clamp x to quant_min",
         ),
     ],
     "steps until the jump": [
