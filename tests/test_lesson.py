@@ -123,10 +123,22 @@ def test_a_verdict_is_shown_with_its_words_escaped() -> None:
 
 def test_words_are_those_of_the_glossary() -> None:
     shown = lesson.words("scale", "zero point")
-    assert GLOSSARY["scale"] in shown._repr_html_() and "observer" not in shown.terms
-    assert set(lesson.words().terms) == set(GLOSSARY)
+    assert GLOSSARY["scale"] in shown._repr_html_() and "observer" not in shown.texts
+    assert lesson.words().texts == GLOSSARY
     with pytest.raises(qx.QexploreError, match=r"There is no term named 'scales'.*did you mean 'scale'"):
         lesson.words("scales")
+
+
+def test_texts_stand_beside_each_other_as_they_are() -> None:
+    text = "a < b\n  and " + "so on " * 50
+    made = lesson.beside({"float": text, "int8": "c"})._repr_html_()
+    assert made.count("<tr") == 2 and made.count("<td") == 2
+    assert text.replace("<", "&lt;") in made
+
+
+def test_a_whole_number_is_shown_as_one() -> None:
+    question = answered(lesson.ask("How many?", lambda: lesson.Answer(1055, "")), "5")
+    assert "You said 5. It is <b>1,055</b>." in question.verdict
 
 
 def test_the_glossary_is_in_order() -> None:

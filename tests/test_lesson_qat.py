@@ -58,9 +58,9 @@ def test_descent_is_gradient_descent_by_hand() -> None:
 @pytest.mark.parametrize(
     ("start", "target", "gradient", "words"),
     [
-        (-0.9, 0.6, "straight-through estimator", "It oscillates between 0.500 and 0.750"),
-        (-0.9, 0.5, "straight-through estimator", "At rest: the model computes with 0.500"),
-        (1.5, 0.0, "straight-through estimator", "Stuck"),
+        (-0.9, 0.6, "straight-through", "It oscillates between 0.500 and 0.750"),
+        (-0.9, 0.5, "straight-through", "At rest: the model computes with 0.500"),
+        (1.5, 0.0, "straight-through", "Stuck"),
         (-0.9, 0.6, "true derivative", "Stuck"),
         (-0.9, 0.6, "no rounding (float)", "At rest: the model computes with 0.600"),
     ],

@@ -1,25 +1,32 @@
-"""The words of a lesson, as the glossary has them."""
+"""Tables of words: the terms of a lesson as the glossary has them, and texts side by side."""
 
 from __future__ import annotations
+
+from collections.abc import Mapping
 
 from qexplore.errors import QexploreError
 from qexplore.glossary import GLOSSARY
 from qexplore.registry import unknown
-from qexplore.widgets.html import glossary_table
+from qexplore.widgets.html import glossary_table, texts_table
 from qexplore.widgets.style import STYLE
 
 
 class Words:
-    """Terms with their meanings, shown as a table in a notebook."""
+    """A table to show in a notebook.
 
-    def __init__(self, terms: tuple[str, ...]) -> None:
-        self.terms = terms
+    Args:
+        texts: by title.
+        made: the table as HTML.
+    """
+
+    def __init__(self, texts: Mapping[str, str], made: str) -> None:
+        self.texts, self._made = dict(texts), made
 
     def __repr__(self) -> str:
-        return "\n".join(f"{term}: {GLOSSARY[term]}" for term in self.terms)
+        return "\n".join(f"{title}: {text}" for title, text in self.texts.items())
 
     def _repr_html_(self) -> str:
-        return STYLE + glossary_table(self.terms)
+        return STYLE + self._made
 
 
 def words(*terms: str) -> Words:
@@ -31,4 +38,10 @@ def words(*terms: str) -> Words:
     for term in terms:
         if term not in GLOSSARY:
             raise QexploreError(unknown("term", term, list(GLOSSARY)))
-    return Words(terms or tuple(sorted(GLOSSARY, key=str.lower)))
+    chosen = terms or tuple(GLOSSARY)
+    return Words({term: GLOSSARY[term] for term in chosen}, glossary_table(chosen))
+
+
+def beside(texts: Mapping[str, str]) -> Words:
+    """Texts in columns, each below its title."""
+    return Words(texts, texts_table(texts))

@@ -32,7 +32,7 @@ def no_rounding(x: torch.Tensor, mapping: AffineMapping) -> torch.Tensor:
 
 
 FORWARDS: dict[str, Forward] = {
-    "straight-through estimator": straight_through,
+    "straight-through": straight_through,
     "true derivative": true_derivative,
     "no rounding (float)": no_rounding,
 }

@@ -42,6 +42,7 @@ export default {
   render({ model, el }) {
     const place = document.createElement("div");
     place.style.width = "100%";
+    place.className = "qx-figure";
     el.append(place);
     let plotly = null, listening = false;
     const draw = () => {
@@ -90,6 +91,10 @@ class LiveFigure(anywidget.AnyWidget):
     """
 
     _esm = SCRIPT
+    _css = """
+    .qx-figure svg text { fill: var(--jp-ui-font-color1) !important; }
+    .qx-figure .hoverlayer text { fill: #fff !important; }
+    """
     figure = traitlets.Unicode("").tag(sync=True)
 
     def __init__(self, on_click: Callable[[Any], None] | None = None) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import html
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import pandas as pd
 
@@ -153,6 +153,13 @@ def help_text() -> str:
         f"<details><summary>Help: how to use the explorer</summary><ol>{steps}</ol></details>"
         f"<details><summary>Glossary: what the words mean</summary>{glossary_table(tuple(GLOSSARY))}</details>"
     )
+
+
+def texts_table(texts: Mapping[str, str]) -> str:
+    """Texts in columns, with their spaces and line ends, each below its title."""
+    titles = "".join(f"<th>{html.escape(title)}</th>" for title in texts)
+    cells = "".join(f"<td>{html.escape(text)}</td>" for text in texts.values())
+    return f'<table class="qx-table qx-texts"><tr>{titles}</tr><tr>{cells}</tr></table>'
 
 
 def glossary_table(terms: Sequence[str]) -> str:

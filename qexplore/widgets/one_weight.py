@@ -55,7 +55,7 @@ def one_weight(
     target: float = 0.6,
     rate: float = 0.05,
     bits: int = 3,
-    gradient: str = "straight-through estimator",
+    gradient: str = "straight-through",
 ) -> OneWeight:
     """One weight trained towards a target with fake-quantize in the loop, as a widget to display in a notebook."""
     return OneWeight(start, target, rate, bits, gradient)

@@ -113,7 +113,8 @@ class Question(widgets.VBox):
             first = f"{first} <b>{html.escape(str(answer.right))}</b>."
         else:
             unit = f" {self._unit}" if self._unit else ""
-            first = f"You said {given:g}{unit}. It is <b>{number(float(answer.right), 4)}{unit}</b>."
+            right = f"{answer.right:,}" if isinstance(answer.right, int) else number(float(answer.right), 4)
+            first = f"You said {given:g}{unit}. It is <b>{right}{unit}</b>."
         return f'<div role="status" class="qx-verdict">{first} {html.escape(answer.words)}</div>'
 
 

@@ -38,8 +38,6 @@ STYLE = """
 .qx-panel { border: 1px solid var(--jp-border-color1); border-top: none; padding: 8px; overflow: hidden; }
 .qx-explorer .progress-bar { transition: none; }
 .qx-status .widget-html-content { font-size: 12px; color: var(--jp-ui-font-color2); }
-.qx-explorer .js-plotly-plot svg text { fill: var(--jp-ui-font-color1) !important; }
-.qx-explorer .js-plotly-plot .hoverlayer text { fill: #fff !important; }
 .qx-playground .qx-controls { max-width: 300px; }
 .qx-playground .qx-controls .widget-label { width: 84px; min-width: 84px; }
 .qx-playground .qx-controls select, .qx-playground .qx-controls input { min-width: 0; }
@@ -67,6 +65,8 @@ STYLE = """
 .qx-question .widget-radio { width: auto; max-width: 100%; }
 .qx-question .widget-radio-box { width: auto; max-width: none; }
 .qx-question .widget-radio-box label { height: auto; line-height: 1.5; white-space: normal; width: auto; }
+.qx-texts th, .qx-texts td { text-align: left !important; vertical-align: top; }
+.qx-texts td { white-space: pre-wrap; font-family: var(--jp-code-font-family); width: 50%; overflow-wrap: anywhere; }
 .qx-verdict { font-size: 13px; color: var(--jp-ui-font-color1); }
 </style>
 """
