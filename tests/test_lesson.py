@@ -136,6 +136,13 @@ def test_texts_stand_beside_each_other_as_they_are() -> None:
     assert text.replace("<", "&lt;") in made
 
 
+def test_sentences_are_shown_whole() -> None:
+    found = "word " * 60 + "<end>"
+    shown = lesson.sentences(pd.DataFrame({"fine": [True], "found": [found]}, index=["point"]))
+    assert found.replace("<", "&lt;").replace(">", "&gt;") in shown._repr_html_()
+    assert repr(shown) == f"point: True {found}"
+
+
 def test_a_whole_number_is_shown_as_one() -> None:
     question = answered(lesson.ask("How many?", lambda: lesson.Answer(1055, "")), "5")
     assert "You said 5. It is <b>1,055</b>." in question.verdict

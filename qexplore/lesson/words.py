@@ -1,13 +1,15 @@
-"""Tables of words: the terms of a lesson as the glossary has them, and texts side by side."""
+"""Tables of words: the terms of a lesson as the glossary has them, sentences, and texts side by side."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
+import pandas as pd
+
 from qexplore.errors import QexploreError
 from qexplore.glossary import GLOSSARY
 from qexplore.registry import unknown
-from qexplore.widgets.html import glossary_table, texts_table
+from qexplore.widgets.html import glossary_table, table, texts_table
 from qexplore.widgets.style import STYLE
 
 
@@ -40,6 +42,15 @@ def words(*terms: str) -> Words:
             raise QexploreError(unknown("term", term, list(GLOSSARY)))
     chosen = terms or tuple(GLOSSARY)
     return Words({term: GLOSSARY[term] for term in chosen}, glossary_table(chosen))
+
+
+def sentences(frame: pd.DataFrame) -> Words:
+    """A data frame that holds sentences: whole, to the left, in lines that fit the page."""
+    shown = frame.astype(str)
+    with pd.option_context("display.max_colwidth", None):
+        return Words(
+            {str(row[0]): " ".join(row[1:]) for row in shown.itertuples()}, table(shown, "qx-words", index=True)
+        )
 
 
 def beside(texts: Mapping[str, str]) -> Words:

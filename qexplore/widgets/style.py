@@ -25,7 +25,7 @@ STYLE = """
 .qx-predicted { font-size: 12px; line-height: 1.5; color: var(--jp-ui-font-color1); }
 .qx-scroll { overflow-x: auto; max-width: 100%; }
 .qx-table { border-collapse: collapse; font-size: 12px; line-height: 1.4; color: var(--jp-ui-font-color1); }
-.qx-table th, .qx-table td { text-align: left; padding: 2px 8px; white-space: nowrap; }
+.qx-table th, .qx-table td { text-align: left !important; padding: 2px 8px; white-space: nowrap; }
 .qx-table th { border-bottom: 1px solid var(--jp-border-color1); }
 .qx-table tr:nth-child(even) { background: var(--jp-layout-color2); }
 .qx-runs td:nth-child(2) { white-space: normal; min-width: 180px; }
@@ -55,7 +55,7 @@ STYLE = """
 .qx-playground .qx-controls pre.qx-worked {
   margin: 0; font-size: 11px; line-height: 1.45; color: var(--jp-ui-font-color1); white-space: pre-wrap;
 }
-.qx-glossary th, .qx-glossary td { white-space: normal; vertical-align: top; text-align: left !important; }
+.qx-glossary td, .qx-words td { white-space: normal; vertical-align: top; }
 .qx-glossary td:first-child { white-space: nowrap; font-weight: 600; }
 .qx-help summary { cursor: pointer; font-weight: 600; }
 .qx-question { border-left: 4px solid var(--jp-brand-color1); padding: 4px 12px; }
@@ -65,8 +65,10 @@ STYLE = """
 .qx-question .widget-radio { width: auto; max-width: 100%; }
 .qx-question .widget-radio-box { width: auto; max-width: none; }
 .qx-question .widget-radio-box label { height: auto; line-height: 1.5; white-space: normal; width: auto; }
-.qx-texts th, .qx-texts td { text-align: left !important; vertical-align: top; }
-.qx-texts td { white-space: pre-wrap; font-family: var(--jp-code-font-family); width: 50%; overflow-wrap: anywhere; }
+.qx-texts td {
+  vertical-align: top; white-space: pre-wrap; width: 50%; overflow-wrap: anywhere;
+  font-family: var(--jp-code-font-family);
+}
 .qx-verdict { font-size: 13px; color: var(--jp-ui-font-color1); }
 </style>
 """
