@@ -105,3 +105,26 @@ def test_nothing_of_the_workload_is_changed(mine: qx.Workload) -> None:
     before: Iterator[tuple[str, torch.Tensor]] = iter([(k, v.clone()) for k, v in mine.model.state_dict().items()])
     checklist(never_evaluating(mine))
     assert all(torch.equal(mine.model.state_dict()[name], value) for name, value in before)
+
+
+def test_models_that_are_one_layer_have_nan_or_depend_on_the_mode_by_hand_are_judged_rightly() -> None:
+    lstm = nn.LSTM(8, 4, batch_first=True).eval()
+    batches = [torch.randn(16, 5, 8) for _ in range(4)]
+    assert checklist(qx.Workload("lstm", lstm, batches, lambda model: 1.0)).fine["evaluate: model unchanged"]
+
+    linear = nn.Sequential(nn.Linear(8, 3)).eval()
+    nn.init.constant_(linear[0].bias, float("nan"))
+    found = checklist(qx.Workload("nan", linear, [torch.randn(16, 8)] * 4, lambda model: 1.0))
+    assert found.fine["evaluate: model unchanged"] and not found.fine["calibration: values"]
+
+    class Dropping(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.fc = nn.Linear(8, 3)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return nn.functional.dropout(self.fc(x), 0.5, self.training)
+
+    x = torch.randn(16, 8)
+    evaluate = lambda model: float(model(x).detach().sum())  # noqa: E731
+    assert not checklist(qx.Workload("dropping", Dropping().eval(), [x] * 4, evaluate)).fine["evaluate: eval mode"]

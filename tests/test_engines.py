@@ -481,3 +481,27 @@ def test_a_linear_with_batchnorm_and_relu_is_compared_behind_its_relu(fuse: bool
     assert (run.layers.sqnr_db - run.layers.simulated_sqnr_db).abs().max() < 3
     if fuse:
         assert list(run.layers.kind) == ["Linear + BatchNorm1d + ReLU", "Linear"]
+
+
+class Twins(nn.Module):
+    """Rows [N, 16] to [N, 8]: two layers read one tensor."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b = nn.Linear(16, 8), nn.Linear(16, 8)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.a(x) + self.b(x)
+
+
+@pytest.mark.parametrize("layer", ["a", "b"])
+def test_a_tensor_read_with_unlike_bits_is_simulated_with_each(layer: str) -> None:
+    """A helper found the other layer at -6.5 dB: one quantizer had taken the other's place."""
+    torch.manual_seed(0)
+    workload = Workload("twins", Twins().eval(), [torch.randn(32, 16) for _ in range(3)], lambda model: 0.0)
+    rule = LayerRule(layer, activation=TensorSpec(bits=4))
+    simulated = quantize(workload, Recipe(rules=(rule,))).layers.sqnr_db
+    other = "b" if layer == "a" else "a"
+    assert 10 < simulated[layer] < 20
+    assert simulated[other] > 30
+    assert 10 < simulated["add"] < 22

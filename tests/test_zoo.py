@@ -8,11 +8,12 @@ from functools import cache
 import pytest
 import torch
 
-from qexplore.errors import Cancelled
+from qexplore.errors import Cancelled, QexploreError
 from qexplore.workload import WORKLOADS, Workload, workload, workloads
 from qexplore.zoo import DEMOS, digits_mobile
 from qexplore.zoo.digits_data import digits
 from qexplore.zoo.files import LIMIT, load_weights, weights_path
+from qexplore.zoo.pydoc_lstm import CharLSTM, write
 
 LEVEL = {"digits": 0.985, "digits_mobile": 0.98, "pydoc_lstm": 2.3, "denoise": 29.0}
 
@@ -134,3 +135,17 @@ def test_held_out_text_is_not_trained_on() -> None:
     assert len(held_out) > pydoc_lstm.ROWS // 2 * pydoc_lstm.LENGTH
     long = [paragraph for paragraph in held_out.split("\n\n") if len(paragraph) > 100]
     assert not any(paragraph in training for paragraph in long)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ({"prompt": ""}, "no character that the model knows"),
+        ({"prompt": "äöü"}, "no character that the model knows"),
+        ({"prompt": "a", "characters": -3}, "characters is -3"),
+        ({"prompt": "a", "temperature": 0}, "temperature is 0"),
+    ],
+)
+def test_writing_refuses_what_it_cannot_do(arguments: dict[str, object], words: str) -> None:
+    with pytest.raises(QexploreError, match=words):
+        write(CharLSTM(hidden=8), **arguments)

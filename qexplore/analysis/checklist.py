@@ -93,19 +93,22 @@ def _measure(workload: Workload) -> Point:
 
 def _leaves_alone(workload: Workload) -> Point:
     model = float_copy(workload.model)
-    state = {name: value.clone() for name, value in model.state_dict().items()}
+    state = {name: value.clone() for name, value in _named_tensors(model)}
     evaluated(workload, None, model)
-    if any(not torch.equal(value, state[name]) for name, value in model.state_dict().items()):
+    if any(not torch.allclose(value, state[name], 0, 0, equal_nan=True) for name, value in _named_tensors(model)):
         return False, "evaluate changes the model; run it in eval mode, and train nothing there."
     if any(module.training for module in model.modules()):
         return False, "evaluate leaves the model in train mode; put it back into the mode it came in."
     return True, "The model is after evaluate what it was before."
 
 
+def _named_tensors(model: nn.Module) -> list[tuple[str, torch.Tensor]]:
+    """What the model keeps, packed weights of int8 layers aside."""
+    kept = [(name, value) for name, value in model.state_dict().items() if isinstance(value, torch.Tensor)]
+    return [(name, value) for name, value in kept if not value.is_quantized]
+
+
 def _eval_mode(workload: Workload) -> Point:
-    switching = [module for module in workload.model.modules() if isinstance(module, MODAL)]
-    if not switching:
-        return True, "No layer of the model depends on the mode."
     model = float_copy(workload.model)
     quiet = evaluated(workload, None, model)
     noisy = evaluated(workload, None, float_copy(workload.model).train())
@@ -114,7 +117,6 @@ def _eval_mode(workload: Workload) -> Point:
     return True, "evaluate gives the same for a model in train mode: it calls model.eval() itself."
 
 
-MODAL = (nn.modules.batchnorm._BatchNorm, nn.modules.dropout._DropoutNd)
 POINTS: dict[str, Callable[[Workload], Point]] = {
     "dynamic mode": _mode("dynamic", "There are layers that it quantizes."),
     "static mode": _mode("static", "torch.fx can trace the model."),

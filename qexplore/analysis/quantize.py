@@ -41,7 +41,7 @@ def quantize(
     calibration: Calibration | None = None,
     progress: Report | None = None,
     cancel: Cancel = None,
-    watch: Watch = no_watch,
+    watch: Watch | None = None,
 ) -> Run:
     """Quantize a copy of the workload's model and measure error, metric, size and speed against float.
 
@@ -78,7 +78,18 @@ def quantize(
         qat = recipe.mode == "qat"
         converting, comparing, measuring, timing = _parts(rest, 0.1, *((0.8, 0.85, 0.95) if qat else (0.4, 0.6, 0.8)))
         conversion, history = convert_model(
-            workload, start, graph, recipe, engine, guard, calibration, batches, evaluate, converting, cancel, watch
+            workload,
+            start,
+            graph,
+            recipe,
+            engine,
+            guard,
+            calibration,
+            batches,
+            evaluate,
+            converting,
+            cancel,
+            watch or no_watch,
         )
         if recipe.steps:
             conversion = against(conversion, reference)

@@ -104,7 +104,8 @@ class _Counter(TorchDispatchMode):
         )
 
     def _is_stored(self, tensor: torch.Tensor) -> bool:
-        return not tensor.is_quantized and tensor.untyped_storage().data_ptr() in self.stored
+        one = tensor.numel() == 1  # a scale or a zero point
+        return not tensor.is_quantized and not one and tensor.untyped_storage().data_ptr() in self.stored
 
 
 @contextmanager

@@ -62,7 +62,7 @@ def float_copy(model: nn.Module) -> nn.Module:
         raise QexploreError(
             f"The model cannot be copied ({first_line(error)}); remove what hinders it, such as weight_norm."
         ) from error
-    return nn.Sequential(copied) if isinstance(copied, ONE_LAYER) else copied
+    return nn.Sequential(copied).eval() if isinstance(copied, ONE_LAYER) else copied
 
 
 def trace(model: nn.Module) -> FloatGraph:

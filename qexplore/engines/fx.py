@@ -90,7 +90,7 @@ def convert(prepared: Prepared) -> Conversion:
     tensors = activations(groups, reference, prepared.guard) + weights(groups, reference, recipe, prepared.guard)
     layers, nodes = layers_of(groups, [(t.kind, t.layer) for t in tensors], recipe)
     attributes = scale_attributes(reference)
-    quantized_at = simulate(reference, groups.observers, tensors)
+    quantized_at = simulate(reference, groups.every_observer, tensors)
     probes = {
         "float": float_probe(groups, layers, tensors),
         "simulated": node_probe(reference, {name: quantized_at.get(node, node) for name, node in nodes.items()}),

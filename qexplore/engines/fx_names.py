@@ -29,7 +29,9 @@ class Groups:
         prepared: the same graph with observers, where a fused Conv, BatchNorm and ReLU have become the Conv.
         ends: name of the last float node of each group, by the name of its first.
         lasts: name of the prepared node that gives the group's tensor, by the name of its first.
-        observers: the observer of each observed tensor, by the name of the prepared node that gives it.
+        observers: the observer of each observed tensor, by the name of the prepared node that gives it; the last one,
+            where a tensor is read with unlike settings.
+        every_observer: all of them, by that name.
     """
 
     graph: FloatGraph
@@ -37,15 +39,17 @@ class Groups:
     ends: dict[str, str]
     lasts: dict[str, str]
     observers: dict[str, Any]
+    every_observer: dict[str, list[Any]]
 
     @classmethod
     def of(cls, graph: FloatGraph, prepared: fx.GraphModule) -> Groups:
         """Compare the float graph with the prepared one."""
-        observers = {}
+        every: dict[str, list[Any]] = {}
         for node in prepared.graph.nodes:
             module = prepared.get_submodule(str(node.target)) if node.op == "call_module" else None
             if module is not None and hasattr(module, "calculate_qparams") and hasattr(module, "quant_min"):
-                observers[node.args[0].name] = module
+                every.setdefault(node.args[0].name, []).append(module)
+        observers = {name: found[-1] for name, found in every.items()}
         kept = {node.name for node in prepared.graph.nodes}
         ends, lasts = {}, {}
         within: set[str] = set()
@@ -67,7 +71,7 @@ class Groups:
                 within.add(user.name)
             if end.name in graph.names:
                 ends[node.name], lasts[node.name] = end.name, last.name
-        return cls(graph, prepared, ends, lasts, observers)
+        return cls(graph, prepared, ends, lasts, observers, every)
 
     def name(self, first: str) -> str:
         """The float model's name of the group that starts at node `first`."""

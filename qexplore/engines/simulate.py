@@ -51,26 +51,27 @@ class QuantDequant(nn.Module):
         return torch.minimum(torch.maximum(q.dequantize(), lo), hi)
 
 
-def simulate(reference: fx.GraphModule, observers: dict[str, Any], tensors: list[QuantizedTensor]) -> dict[str, str]:
+def simulate(
+    reference: fx.GraphModule, observers: dict[str, list[Any]], tensors: list[QuantizedTensor]
+) -> dict[str, str]:
     """Turn a reference model into the simulation, in place.
 
     Args:
         reference: from `convert_to_reference_fx`.
-        observers: the observer of each quantized tensor, by the name of the node that gives it.
+        observers: the observers of each quantized tensor, by the name of the node that gives it.
         tensors: rows of the result; the weights among them are quantized here.
 
     Returns:
         the name of the new quantize-dequantize node, by the name of the node whose tensor it takes.
     """
     placed: dict[str, str] = {}
-    for node in list(reference.graph.nodes):
-        if node.target not in QUANTIZE:
-            continue
+    quantizers = [node for node in reference.graph.nodes if node.target in QUANTIZE]
+    for number, node in enumerate(quantizers):
         source = node.args[0]
-        observer = observers[source.name]
         scale, zero_point = (_value(reference, argument) for argument in node.args[1:3])
+        observer = _observer(observers[source.name], scale)
         axis = observer.ch_axis if observer.qscheme in PER_CHANNEL else None
-        target = f"quant_dequant_{len(placed)}"
+        target = f"quant_dequant_{number}"
         reference.add_submodule(
             target, QuantDequant(scale, zero_point, observer.quant_min, observer.quant_max, observer.dtype, axis)
         )
@@ -89,6 +90,13 @@ def simulate(reference: fx.GraphModule, observers: dict[str, Any], tensors: list
             layer.weight = nn.Parameter(quantized_weight(t))
             mend_padding(layer)
     return placed
+
+
+def _observer(observers: list[Any], scale: torch.Tensor) -> Any:
+    """The observer that gave this scale: a tensor has several where it is read with unlike settings."""
+    if len(observers) == 1:
+        return observers[0]
+    return min(observers, key=lambda each: float((each.calculate_qparams()[0] - scale.cpu()).abs().max()))
 
 
 def quantized_weight(t: QuantizedTensor) -> torch.Tensor:

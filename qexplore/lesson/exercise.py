@@ -8,6 +8,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import torch
+
 from qexplore.errors import QexploreError
 from qexplore.registry import Registry
 
@@ -78,6 +80,8 @@ def check(name: str, *answer: Any) -> Verdict:
     Raises:
         QexploreError: there is no exercise of this name.
     """
+    if not isinstance(name, str):
+        raise QexploreError(f"check got {name!r}; give the name of an exercise in quotes.")
     asked = EXERCISES[name]
     if any(value is ... or value is None for value in answer):
         return Verdict(False, asked.start)
@@ -93,17 +97,24 @@ def check(name: str, *answer: Any) -> Verdict:
 
 
 def called(function: Any, *arguments: Any) -> Any:
-    """What the learner's function gives.
+    """What the learner's function gives for copies of the arguments, so that it cannot change them.
+
+    Tensors with gradients and modules are handed over as they are.
 
     Raises:
         NotSolvedError: it is no function, or gives nothing, or `...`.
     """
     if not callable(function):
         raise NotSolvedError
-    given = function(*arguments)
+    given = function(*map(_copied, arguments))
     if given is None or given is ... or (isinstance(given, tuple) and any(value is ... for value in given)):
         raise NotSolvedError
     return given
+
+
+def _copied(argument: Any) -> Any:
+    copied = isinstance(argument, torch.Tensor) and not argument.requires_grad
+    return argument.clone() if copied else list(argument) if isinstance(argument, list) else argument
 
 
 def close(given: Any, right: float, relative: float = 1e-3, absolute: float = 1e-9) -> bool:

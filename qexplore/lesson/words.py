@@ -38,7 +38,7 @@ def words(*terms: str) -> Words:
         QexploreError: the glossary has no such term.
     """
     for term in terms:
-        if term not in GLOSSARY:
+        if not isinstance(term, str) or term not in GLOSSARY:
             raise QexploreError(unknown("term", term, list(GLOSSARY)))
     chosen = terms or tuple(GLOSSARY)
     return Words({term: GLOSSARY[term] for term in chosen}, glossary_table(chosen))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import math
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -58,9 +59,10 @@ class Question(widgets.VBox):
     def __init__(self, question: str, reveal: Callable[[], Answer], options: Sequence[str], unit: str) -> None:
         self._reveal, self._options, self._unit = reveal, tuple(options), unit
         self.answer: Answer | None = None
+        self._revealing = False
         self.given = (
             widgets.RadioButtons(options=self._options, value=None, description="Your answer")
-            if options
+            if self._options
             else widgets.Text(placeholder=f"a number{f' in {unit}' if unit else ''}", description="Your answer")
         )
         self.commit = widgets.Button(description="Commit and see", button_style="primary", disabled=True)
@@ -81,7 +83,7 @@ class Question(widgets.VBox):
 
     @property
     def _ready(self) -> bool:
-        return self.answer is None and self.given.value not in (None, "")
+        return self.answer is None and not self._revealing and self.given.value not in (None, "")
 
     def _typed(self, _: Any) -> None:
         self.commit.disabled = not self._ready
@@ -92,24 +94,24 @@ class Question(widgets.VBox):
         self.error_panel.clear()
         self.commit.disabled = True
         try:
-            given = self.given.value if self._options else _number(self.given.value)
-            self.commit.description = "Computing …"
+            given = self.given.value if self._options else _number(self.given.value, self._unit)
+            self.commit.description, self._revealing = "Computing …", True
             answer = self._reveal()
             if self._options and answer.right not in self._options:
                 raise QexploreError(f"The right answer {answer.right!r} is not among the options.")
-            self._verdict.value = self._words(given, answer)
             self._place.children = [] if answer.show is None else [_widget(answer.show)]
+            self._verdict.value = self._words(given, answer)
             self.answer, self.given.disabled = answer, True
             self.commit.layout.display = "none"
         except Exception as error:
             self.error_panel.show(error, False)
             self.commit.disabled = False
         finally:
-            self.commit.description = "Commit and see"
+            self.commit.description, self._revealing = "Commit and see", False
 
     def _words(self, given: Any, answer: Answer) -> str:
         if self._options:
-            first = "You were right:" if given == answer.right else f"You chose “{given}”. It is"
+            first = "You were right:" if given == answer.right else f"You chose “{html.escape(given)}”. It is"
             first = f"{first} <b>{html.escape(str(answer.right))}</b>."
         else:
             unit = f" {self._unit}" if self._unit else ""
@@ -118,14 +120,16 @@ class Question(widgets.VBox):
         return f'<div role="status" class="qx-verdict">{first} {html.escape(answer.words)}</div>'
 
 
-def _number(text: str) -> float:
-    """A number that somebody typed.
+def _number(text: str, unit: str) -> float:
+    """A number that somebody typed, with or without its unit.
 
     Raises:
         QexploreError: it is none.
     """
     try:
-        typed = float(text.strip().replace(",", ".").replace("−", "-").rstrip("%").strip())
+        digits = text.strip().removesuffix(unit).rstrip("% x×").replace("−", "-")
+        thousands = re.fullmatch(r"-?\d{1,3}(,\d{3})+(\.\d+)?", digits)
+        typed = float(digits.replace(",", "" if thousands else "."))
     except ValueError:
         typed = math.nan
     if not math.isfinite(typed):
@@ -138,4 +142,6 @@ def _widget(show: Any) -> widgets.Widget:
         return shown(show)
     if isinstance(show, pd.DataFrame):
         return widgets.HTML(table(show.astype(object).where(show.notna(), "–"), "qx-answer", index=True))
+    if not isinstance(show, widgets.Widget):
+        raise QexploreError(f"show is a {type(show).__name__}; give a plotly figure, a data frame or a widget.")
     return show

@@ -9,6 +9,7 @@ from typing import Any
 import ipywidgets as widgets
 
 from qexplore.analysis import Run, quantize
+from qexplore.analysis.checks import check_arguments
 from qexplore.calibrate import Calibration
 from qexplore.errors import Cancelled, QexploreError
 from qexplore.plots.live_training import live_training
@@ -34,6 +35,7 @@ class Training(widgets.VBox):
     """
 
     def __init__(self, workload: Workload, recipe: Recipe, calibration: Calibration | None) -> None:
+        check_arguments("train_live", (workload, Workload), (recipe, Recipe))
         if recipe.mode != "qat":
             raise QexploreError(f"train_live got a recipe of mode {recipe.mode!r}; give one of mode 'qat'.")
         self._workload, self._recipe = workload, recipe

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from qexplore.errors import QexploreError
 from qexplore.workload import WORKLOADS, Progress, Workload
 from qexplore.zoo.files import load_weights
 from qexplore.zoo.loops import Pairs, evaluating, fit
@@ -78,8 +79,17 @@ def write(model: nn.Module, prompt: str, characters: int = 200, seed: int = 0, t
 
     Args:
         seed: of one random number for each character, so that two models with like probabilities write alike.
-        temperature: what the logits are divided by; lower is less daring.
+        temperature: what the logits are divided by, above 0; lower is less daring.
+
+    Raises:
+        QexploreError: a prompt without any known character, no whole number of characters, or a temperature of 0.
     """
+    if not len(encode(prompt)):
+        raise QexploreError(f"The prompt {prompt!r} has no character that the model knows; give some ASCII text.")
+    if not isinstance(characters, int) or characters < 0:
+        raise QexploreError(f"characters is {characters!r}; give a whole number from 0 up.")
+    if not temperature > 0:
+        raise QexploreError(f"temperature is {temperature!r}; give a number above 0.")
     luck = torch.rand(characters, generator=torch.Generator().manual_seed(seed))
     embedding, lstm, head = (model.get_submodule(name) for name in ("embedding", "lstm", "head"))
     tokens, state, written = encode(prompt)[None], None, ""

@@ -9,6 +9,7 @@ import pandas as pd
 import torch
 
 from qexplore.lesson.exercise import called, close, exercise
+from qexplore.numerics.affine import code_range, fake_quantize, qparams
 
 INPUTS, OUTPUTS = 1000, 400
 CODE, SCALE, ZERO_POINT, BIAS, FLOAT = 1, 8, 8, 4, 4  # bytes
@@ -52,11 +53,22 @@ def dynamic_linear(function: Any) -> str | None:
         right = factor * x @ weight.T + bias
         if given.shape != right.shape:
             return f"It gave the shape {tuple(given.shape)}; {tuple(right.shape)} is right: x @ weight.T is."
+        if not given.isfinite().all():
+            return "It gives NaN or infinite values: is there a division by zero?"
         for words, wrong in (
             ("The bias is missing: add it to the float result.", right - bias),
             ("The bias is added twice.", right + bias),
         ):
             if sqnr(wrong, given) > ENOUGH_DB and sqnr(right, given) < ENOUGH_DB:
+                return words
+        rounded_x, rounded_weight = _affine(factor * x), _symmetric(weight)
+        symmetric_x = _symmetric(factor * x) @ rounded_weight.T
+        for words, wrong in (
+            ("The weight was not rounded: turn it into codes too.", rounded_x @ weight.T),
+            ("x was not rounded: turn it into codes too.", factor * x @ rounded_weight.T),
+            ("The range of x is symmetric; let it reach from its smallest to its largest value.", symmetric_x),
+        ):
+            if sqnr(wrong, given - bias) > TOO_GOOD_DB:
                 return words
         reached = sqnr(right - bias, given - bias)
         if reached > TOO_GOOD_DB:
@@ -89,6 +101,16 @@ def sizes_that_pay(measured: pd.DataFrame, pays: Any) -> str | None:
         if width not in given and quartile > 1:
             return f"{width} is missing: its lower quartile is {quartile:.2f}, so above 1."
     return None
+
+
+def _affine(x: torch.Tensor) -> torch.Tensor:
+    codes = code_range(8, signed=False)
+    return fake_quantize(x, *qparams(x.min(), x.max(), *codes, symmetric=False), *codes)
+
+
+def _symmetric(x: torch.Tensor) -> torch.Tensor:
+    scale = x.abs().max() / 127
+    return (x / scale).round() * scale
 
 
 def sqnr(right: torch.Tensor, given: torch.Tensor) -> float:

@@ -47,8 +47,9 @@ def where_the_error_begins(layer: Any) -> str | None:
     right="One bit less, and the error is more than a tenth of the signal.",
 )
 def how_few_bits(bits: Any) -> str | None:
-    if bits not in range(2, 9):
+    if float(bits) not in range(2, 9):
         return f"{bits!r} is no number of bits that the explorer has: give a whole number from 2 to 8."
+    bits = int(bits)
 
     def sqnr(bits: int) -> float:
         return _predicted("digits", Recipe(activation=TensorSpec("histogram", bits=bits))).output_sqnr_db

@@ -42,8 +42,17 @@ class Watched(nn.Module):
 def write_evaluate(function: Any, model: nn.Module, training: Data, held_out: Data) -> str | None:
     for mode in (True, False):
         watched = Watched(model).train(mode)
-        given = called(function, watched)
+        before = copy.deepcopy(watched.model.state_dict())
+        with torch.enable_grad():  # puts back what the function may switch
+            given = called(function, watched)
+            switched = not torch.is_grad_enabled()
         hint = _value(given) or _data(watched, training[0], held_out[0]) or _manners(watched, mode)
+        if hint is None and switched:
+            hint = "It switches gradients off for good: use `with torch.no_grad():`, which ends with the block."
+        if hint is None and any(
+            not torch.equal(value, before[key]) for key, value in watched.model.state_dict().items()
+        ):
+            hint = "It changes the model's tensors; measure, and change nothing."
         if hint:
             return hint
         with torch.no_grad():
@@ -77,7 +86,7 @@ def _data(watched: Watched, training: torch.Tensor, held_out: torch.Tensor) -> s
 
 
 def _rows(values: torch.Tensor) -> set[bytes]:
-    return {row.contiguous().numpy().tobytes() for row in values}
+    return {row.contiguous().numpy().tobytes() for row in values.detach()}
 
 
 def _manners(watched: Watched, came_in_training: bool) -> str | None:
@@ -85,7 +94,7 @@ def _manners(watched: Watched, came_in_training: bool) -> str | None:
         return "In train mode BatchNorm takes its statistics from the batch: call model.eval() before you run it."
     if watched.with_gradients:
         return "It keeps what gradients need, which costs time and memory: run the model inside torch.no_grad()."
-    if watched.training != came_in_training:
+    if any(module.training != came_in_training for module in watched.modules()):
         came, left = ("train", "eval") if came_in_training else ("eval", "train")
         return f"The model came in {came} mode and is left in {left} mode: note model.training, put it back at last."
     return None
@@ -113,10 +122,16 @@ def calibration_batches(batches: Any, training: torch.Tensor, held_out: torch.Te
         return "The list is empty."
     if _rows(torch.cat(batches)) & (_rows(held_out) - _rows(training)):
         return "These are held-out images: the measure would no longer be honest. Take training images."
-    if any(len(batch) != BATCH for batch in batches):
-        return f"A batch has {max(len(batch) for batch in batches)} images; make every batch {BATCH} images."
-    total = sum(len(batch) for batch in batches)
-    return f"These are {total} images; give {LEAST} or more." if total < LEAST else None
+    if any(batch.dtype != training.dtype for batch in batches):
+        return f"A batch is {batches[0].dtype}; the model takes {training.dtype}."
+    rows = _rows(torch.cat(batches))
+    if rows - _rows(training):
+        return "Some of these are no training images; cut train_x as it is."
+    odd = next(((at, len(batch)) for at, batch in enumerate(batches) if len(batch) != BATCH), None)
+    if odd is not None:
+        return f"Batch {odd[0]} has {odd[1]} images; make every batch {BATCH} images, and leave out what is left over."
+    total = len(rows)
+    return f"These are {total} different images; give {LEAST} or more." if total < LEAST else None
 
 
 @exercise(

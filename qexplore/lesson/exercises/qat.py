@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from typing import Any
 
@@ -89,7 +90,7 @@ def steps_until_the_jump(steps: Any) -> str | None:
 )
 def fold_a_batchnorm(function: Any) -> str | None:
     weight, bias, norm = _layer()
-    given = called(function, weight, bias, norm)
+    given = called(function, weight, bias, copy.deepcopy(norm))
     if not isinstance(given, tuple | list) or len(given) != 2:
         return "Give two tensors: the folded weight and the folded bias."
     if any(value is None or value is ... for value in given):

@@ -44,7 +44,10 @@ def surely_faster(function: Any) -> str | None:
     drift = np.linspace(1, 3, 8)  # the machine gets slower while it is measured
     odd = np.array([9.0, 1, 1, 1, 1, 1, 1, 1])  # one round was disturbed
     noisy = np.array([0.6, 1.5, 0.7, 1.6, 0.8, 1.4, 0.9, 1.5])
+    one_bad = np.array([9.0, 1, 1, 1, 1, 1, 1, 1])
     cases = (
+        (2.0 * np.ones(8), one_bad, True, "one odd round makes int8 slow; use the lower quartile, not the smallest"),
+        (1.2 * drift[::-1], 1.0 * drift[::-1], True, "the machine speeds up; compare round by round"),
         (2.0 * quiet, 1.0 * quiet[::-1], True, "float takes twice as long in each round"),
         (1.0 * quiet, 2.0 * quiet[::-1], False, "int8 takes twice as long in each round"),
         (1.2 * drift, 1.0 * drift, True, "the machine slows down, for both models alike; compare round by round"),

@@ -25,7 +25,7 @@ def whole_range(function: Any) -> str | None:
     halves = [TensorStats.of(part) for part in (torch.linspace(-1, 2, 50), torch.linspace(-0.5, 7, 50))]
     stats = halves[0].merge(halves[1])
     given = called(function, stats, TensorSpec("minmax"))
-    if not isinstance(given, tuple) or len(given) != 2:
+    if not isinstance(given, tuple | list) or len(given) != 2:
         return f"It gave {given!r}; give two numbers, lo and hi."
     if any(torch.is_tensor(end) and end.numel() > 1 for end in given):
         return "batch_lo and batch_hi have an entry for each batch; the range needs one smallest and one largest value."
