@@ -113,8 +113,11 @@ def called(function: Any, *arguments: Any) -> Any:
 
 
 def _copied(argument: Any) -> Any:
-    copied = isinstance(argument, torch.Tensor) and not argument.requires_grad
-    return argument.clone() if copied else list(argument) if isinstance(argument, list) else argument
+    if isinstance(argument, list):
+        return list(argument)
+    if isinstance(argument, torch.Tensor) and not argument.requires_grad:
+        return argument.clone()
+    return argument
 
 
 def close(given: Any, right: float, relative: float = 1e-3, absolute: float = 1e-9) -> bool:
