@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import threading
 import warnings
 from collections.abc import Callable
 
@@ -28,7 +29,9 @@ from torch.ao.quantization.quantize_fx import convert_fx, convert_to_reference_f
 
 from qexplore import LayerRule, QexploreError, Recipe, TensorSpec, Workload, quantize
 from qexplore.engines import ENGINES, resolve_engine, resolve_guard
+from qexplore.engines.engine import grouped_saturates
 from qexplore.engines.simulate import QuantDequant
+from qexplore.exclusive import exclusive
 from qexplore.numerics.errors import sqnr_db
 from tests.conftest import images, normal
 
@@ -505,3 +508,15 @@ def test_a_tensor_read_with_unlike_bits_is_simulated_with_each(layer: str) -> No
     assert 10 < simulated[layer] < 20
     assert simulated[other] > 30
     assert 10 < simulated["add"] < 22
+
+
+def test_engines_are_tried_only_while_no_other_torch_work_goes_on() -> None:
+    """While torch.fx traces in another thread, every module's call is patched: Quantize failed right after opening."""
+    shape = (137, 137, (3, 3), (1, 1), (1, 1), (1, 1), 137)
+    trying = threading.Thread(target=grouped_saturates, args=(resolve_engine(Recipe()).name, "Conv2d", shape, True))
+    with exclusive():
+        trying.start()
+        trying.join(0.5)
+        assert trying.is_alive()
+    trying.join(30)
+    assert not trying.is_alive()

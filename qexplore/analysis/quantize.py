@@ -60,7 +60,8 @@ def quantize(
     started = time.perf_counter()
     report = progress or no_report
     check_calibration("quantize", workload, calibration)
-    engine = resolve_engine(recipe, workload.model)
+    with exclusive(report, cancel):  # trying an engine runs its kernels
+        engine = resolve_engine(recipe, workload.model)
     evaluate = partial(evaluated, workload, cancel)
     with exclusive(report, cancel), seeded(recipe.seed), using(engine.name):
         guard = resolve_guard(recipe, engine, workload.model)

@@ -16,6 +16,7 @@ from torch.ao.nn import quantized as nnq
 
 from qexplore.engines.overflow import kernel_saturates
 from qexplore.errors import QexploreError
+from qexplore.exclusive import exclusive
 from qexplore.numerics.affine import code_range
 from qexplore.recipe import Recipe
 from qexplore.registry import Registry
@@ -120,7 +121,7 @@ def saturates(engine: str) -> bool:
 
     CPUs without VNNI add pairs of products in 16 bits (`vpmaddubsw`): 2 * 255 * 127 does not fit.
     """
-    with using(engine):
+    with exclusive(), using(engine):
         x = torch.quantize_per_tensor(torch.full((4, 64), 255.0), 1.0, 0, torch.quint8)
         weight = torch.quantize_per_tensor(torch.full((16, 64), 127.0), 1.0, 0, torch.qint8)
         packed = torch.ops.quantized.linear_prepack(weight, None)
@@ -156,7 +157,7 @@ def grouped_saturates(engine: str, kind: str, shape: tuple[Any, ...], symmetric:
     if isinstance(padding, str):
         padding = tuple(d * (k - 1) // 2 if padding == "same" else 0 for d, k in zip(dilation, shape[2], strict=True))
     size = [d * (k - 1) + s + 1 for k, s, d in zip(shape[2], shape[3], dilation, strict=True)]
-    with using(engine):
+    with exclusive(), using(engine):
         try:
             module = getattr(nnq, kind)(*shape[:4], padding, *shape[5:])
             weight = torch.quantize_per_tensor(torch.zeros(module.weight().shape), 1.0, int(not symmetric), torch.qint8)
