@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from dataclasses import replace
 
 import numpy as np
@@ -23,7 +24,9 @@ from qexplore.analysis.promises import (
     promise_table,
     verdict,
 )
+from qexplore.analysis.speed import benchmark
 from qexplore.analysis.traffic import code_bytes, stored_bytes, totals, traffic
+from qexplore.exclusive import exclusive
 from qexplore.plots.layer_speed import layer_speed
 from qexplore.plots.promises import promises
 from qexplore.zoo.pydoc_lstm import VOCABULARY, CharLSTM, write
@@ -126,3 +129,14 @@ def test_writing_is_repeatable() -> None:
     assert len(written) == 20
     assert set(written) <= set(VOCABULARY)
     assert model.training
+
+
+def test_timing_waits_for_other_torch_work() -> None:
+    model = torch.nn.Linear(4, 4)
+    timing = threading.Thread(target=benchmark, args=(model, model, torch.zeros(1, 4), 1))
+    with exclusive():
+        timing.start()
+        timing.join(0.3)
+        assert timing.is_alive()
+    timing.join(30)
+    assert not timing.is_alive()
