@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import pandas as pd
 import torch
@@ -10,6 +10,7 @@ from torch import nn
 
 from qexplore.analysis.checks import check_arguments, check_output, inspect
 from qexplore.analysis.evaluate import evaluated
+from qexplore.analysis.size import tensors_of
 from qexplore.batches import batch_size, call, checked
 from qexplore.calibrate.graph import float_copy
 from qexplore.errors import QexploreError, first_line
@@ -77,7 +78,7 @@ def _finite(workload: Workload) -> Point:
     model = float_copy(workload.model)
     for position, batch in enumerate(checked(workload.calibration, workload.name)):
         with torch.no_grad():
-            outputs = [each for each in _tensors(call(model, batch)) if each.is_floating_point()]
+            outputs = [each for each in tensors_of([call(model, batch)]) if each.is_floating_point()]
         if not all(bool(each.isfinite().all()) for each in outputs):
             return False, f"The float model gives NaN or infinite values on batch {position}; mend data or model."
     return True, "The float model gives finite values on all batches."
@@ -128,12 +129,3 @@ POINTS: dict[str, Callable[[Workload], Point]] = {
     "evaluate: model unchanged": _leaves_alone,
     "evaluate: eval mode": _eval_mode,
 }
-
-
-def _tensors(output: object) -> Iterator[torch.Tensor]:
-    """All tensors of a model's output."""
-    if isinstance(output, torch.Tensor):
-        yield output
-    elif isinstance(output, list | tuple | dict):
-        for entry in output.values() if isinstance(output, dict) else output:
-            yield from _tensors(entry)

@@ -15,7 +15,6 @@ from qexplore.engines import resolve_engine
 from qexplore.engines.dynamic import convert_dynamic
 from qexplore.engines.engine import using
 from qexplore.exclusive import exclusive
-from qexplore.progress import no_report
 from qexplore.recipe import Recipe
 from qexplore.workload import Workload
 
@@ -40,7 +39,7 @@ def layer_speeds(
         (median of float / int8 over the rounds) with its quartiles `low` and `high`, `threads`.
     """
     rows = []
-    with exclusive(no_report, None), _threads(threads), torch.random.fork_rng(devices=[]):
+    with exclusive(), _threads(threads), torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         for width in widths:
             model = nn.Sequential(LAYERS[kind](width)).eval()

@@ -35,7 +35,6 @@ TRAFFIC = Promise("less memory traffic", 2.0, 4.0, 1.0)
 FASTER = Promise("faster", 2.0, 4.0, 1.0)
 KEPT = Promise("quality kept", 68.4 / 69.4, 1.0, 68.4 / 69.4)
 QAT_BEST = Promise("QAT at least as good as static", 1.0, inf, 1.0)
-PROMISES = {each.name: each for each in (SMALLER, TRAFFIC, FASTER, KEPT, QAT_BEST)}
 NEAR = 0.95  # of what is promised counts as held: "4x" is a rounded figure
 
 

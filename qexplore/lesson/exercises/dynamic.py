@@ -10,6 +10,7 @@ import torch
 
 from qexplore.lesson.exercise import called, close, exercise
 from qexplore.numerics.affine import code_range, fake_quantize, qparams
+from qexplore.numerics.errors import sqnr_db
 
 INPUTS, OUTPUTS = 1000, 400
 CODE, SCALE, ZERO_POINT, BIAS, FLOAT = 1, 8, 8, 4, 4  # bytes
@@ -59,7 +60,7 @@ def dynamic_linear(function: Any) -> str | None:
             ("The bias is missing: add it to the float result.", right - bias),
             ("The bias is added twice.", right + bias),
         ):
-            if sqnr(wrong, given) > ENOUGH_DB and sqnr(right, given) < ENOUGH_DB:
+            if sqnr_db(wrong, given) > ENOUGH_DB and sqnr_db(right, given) < ENOUGH_DB:
                 return words
         rounded_x, rounded_weight = _affine(factor * x), _symmetric(weight)
         symmetric_x = _symmetric(factor * x) @ rounded_weight.T
@@ -68,9 +69,9 @@ def dynamic_linear(function: Any) -> str | None:
             ("x was not rounded: turn it into codes too.", factor * x @ rounded_weight.T),
             ("The range of x is symmetric; let it reach from its smallest to its largest value.", symmetric_x),
         ):
-            if sqnr(wrong, given - bias) > TOO_GOOD_DB:
+            if sqnr_db(wrong, given - bias) > TOO_GOOD_DB:
                 return words
-        reached = sqnr(right - bias, given - bias)
+        reached = sqnr_db(right - bias, given - bias)
         if reached > TOO_GOOD_DB:
             return "This is the float result: nothing was rounded. Turn x and the weight into codes first."
         if reached < ENOUGH_DB and factor != 1.0:
@@ -111,9 +112,3 @@ def _affine(x: torch.Tensor) -> torch.Tensor:
 def _symmetric(x: torch.Tensor) -> torch.Tensor:
     scale = x.abs().max() / 127
     return (x / scale).round() * scale
-
-
-def sqnr(right: torch.Tensor, given: torch.Tensor) -> float:
-    """Signal-to-noise ratio of `given` in dB."""
-    noise = float((given - right).square().mean())
-    return 10 * float(torch.log10(right.square().mean() / max(noise, 1e-30)))
